@@ -1,0 +1,1 @@
+"""A variational autoencoder on MNIST, as a course assignment asks for it."""
