@@ -1,0 +1,44 @@
+"""The networks named "v1": three fully connected layers each way."""
+
+from torch import Tensor, nn
+
+from codebase.utils import gaussian_parameters
+
+PIXELS = 28 * 28
+HIDDEN = 300
+
+
+class Encoder(nn.Module):
+    """The posterior's parameters, given an image."""
+
+    def __init__(self, z_dim: int):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(PIXELS, HIDDEN),
+            nn.ELU(),
+            nn.Linear(HIDDEN, HIDDEN),
+            nn.ELU(),
+            nn.Linear(HIDDEN, 2 * z_dim),
+        )
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the posterior q(z | x), each (..., z_dim), for x of (..., 784)."""
+        return gaussian_parameters(self.net(x))
+
+
+class Decoder(nn.Module):
+    """The logits of an image's pixels, given a latent."""
+
+    def __init__(self, z_dim: int):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(z_dim, HIDDEN),
+            nn.ELU(),
+            nn.Linear(HIDDEN, HIDDEN),
+            nn.ELU(),
+            nn.Linear(HIDDEN, PIXELS),
+        )
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Logits of p(x | z), (..., 784), for z of (..., z_dim)."""
+        return self.net(z)

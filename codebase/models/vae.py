@@ -1,0 +1,138 @@
+"""The variational autoencoder: Gaussian latent, Bernoulli likelihood, and bounds on log p(x)."""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from codebase.models import nns
+from codebase.utils import (
+    kl_normal,
+    log_bernoulli_with_logits,
+    log_mean_exp,
+    log_normal,
+    sample_gaussian,
+)
+
+# Latent samples decoded at once by the importance-weighted bound: about 300 MB of activations.
+ROWS_AT_ONCE = 10_000
+
+
+class VAE(nn.Module):
+    """p(z) = N(0, I), p(x | z) = Bernoulli(decoder(z)), q(z | x) = N(encoder(x)).
+
+    Args:
+        nn: name of the networks, a module of `codebase.models.nns`.
+        name: what the model is called in files and pictures.
+        z_dim: number of latent dimensions.
+
+    Raises:
+        ValueError: there are no networks of that name.
+
+    Source: Kingma and Welling 2014, Auto-Encoding Variational Bayes, arXiv:1312.6114.
+    """
+
+    def __init__(self, nn: str = "v1", name: str = "vae", z_dim: int = 2):
+        super().__init__()
+        networks = getattr(nns, nn)
+        self.name = name
+        self.z_dim = z_dim
+        self.enc = networks.Encoder(z_dim)
+        self.dec = networks.Decoder(z_dim)
+        # Parameters that do not train, because the shared checkpoint format holds them.
+        self.z_prior_m = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
+        self.z_prior_v = torch.nn.Parameter(torch.ones(1), requires_grad=False)
+
+    @property
+    def z_prior(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the prior, each (1,)."""
+        return self.z_prior_m, self.z_prior_v
+
+    def negative_elbo_bound(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Negative evidence lower bound on log p(x), with one latent sample an image.
+
+        Args:
+            x: (batch, 784) pixels, 0 or 1.
+
+        Returns:
+            nelbo, kl, rec: scalars in nats per image, nelbo = kl + rec, where kl is
+            KL(q(z | x) || p(z)) and rec is -log p(x | z), each averaged over the batch.
+
+        Source: Kingma and Welling 2014, equation 10.
+        """
+        m, v = self.enc.encode(x)
+        z = sample_gaussian(m, v)
+        kl = kl_normal(m, v, *self.z_prior).mean()
+        rec = -log_bernoulli_with_logits(x, self.dec.decode(z)).mean()
+        return kl + rec, kl, rec
+
+    def negative_iwae_bound(self, x: Tensor, iw: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Negative importance-weighted bound on log p(x), which tightens as `iw` grows.
+
+        Args:
+            x: (batch, 784) pixels, 0 or 1.
+            iw: number of latent samples an image, at least 1.
+
+        Returns:
+            niwae, kl, rec: scalars in nats per image; kl and rec as in `negative_elbo_bound`, rec
+            averaged over the samples. With iw = 1 the expectation of niwae is the negative ELBO.
+
+        Raises:
+            ValueError: iw is below 1.
+
+        Source: Burda, Grosse and Salakhutdinov 2016, equation 8.
+        """
+        if iw < 1:
+            raise ValueError(f"iw is the number of samples and must be at least 1, got {iw}")
+        m, v = self.enc.encode(x)
+        samples_at_once = max(1, ROWS_AT_ONCE // len(x))
+        chunks = [min(samples_at_once, iw - done) for done in range(0, iw, samples_at_once)]
+        weigh = self._log_weights
+        if torch.is_grad_enabled():
+            # Decode each chunk again in the backward pass instead of keeping its activations.
+            weigh = partial(checkpoint, weigh, use_reentrant=False)
+        parts = [weigh(x, m, v, samples) for samples in chunks]
+        log_w, log_px = (torch.cat(part) for part in zip(*parts, strict=True))
+        return -log_mean_exp(log_w, 0).mean(), kl_normal(m, v, *self.z_prior).mean(), -log_px.mean()
+
+    def _log_weights(self, x: Tensor, m: Tensor, v: Tensor, samples: int) -> tuple[Tensor, Tensor]:
+        """log p(x, z) - log q(z | x) and log p(x | z) of fresh z, each (samples, batch)."""
+        z = sample_gaussian(m.expand(samples, *m.shape), v)
+        log_px = log_bernoulli_with_logits(x, self.dec.decode(z))
+        return log_px + log_normal(z, *self.z_prior) - log_normal(z, m, v), log_px
+
+    def loss(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The negative ELBO, which training minimizes, and its parts by the names to log.
+
+        Args:
+            x: (batch, 784) pixels, 0 or 1.
+
+        Returns:
+            loss, summaries: a scalar in nats per image and the scalars "train/loss", "gen/elbo",
+            "gen/kl_z" and "gen/rec".
+        """
+        nelbo, kl, rec = self.negative_elbo_bound(x)
+        return nelbo, {"train/loss": nelbo, "gen/elbo": -nelbo, "gen/kl_z": kl, "gen/rec": rec}
+
+    forward = negative_elbo_bound
+
+    def sample_z(self, batch: int) -> Tensor:
+        """Draw (batch, z_dim) latents from the prior."""
+        return sample_gaussian(self.z_prior_m.expand(batch, self.z_dim), self.z_prior_v)
+
+    def sample_x(self, batch: int) -> Tensor:
+        """Draw (batch, 784) images, zeros and ones, from the model."""
+        return self.sample_x_given(self.sample_z(batch))
+
+    def sample_x_given(self, z: Tensor) -> Tensor:
+        """Draw (batch, 784) images, zeros and ones, from p(x | z), for z of (batch, z_dim)."""
+        return torch.bernoulli(self.compute_sigmoid_given(z))
+
+    def sample_sigmoid(self, batch: int) -> Tensor:
+        """Pixel probabilities (batch, 784) at latents drawn from the prior."""
+        return self.compute_sigmoid_given(self.sample_z(batch))
+
+    def compute_sigmoid_given(self, z: Tensor) -> Tensor:
+        """Pixel probabilities (batch, 784) of p(x | z), for z of (batch, z_dim)."""
+        return torch.sigmoid(self.dec.decode(z))
