@@ -1,0 +1,59 @@
+"""The bounds on test images, by the report's protocol."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from codebase.data import Images, binarize, report_rows
+from codebase.models.vae import VAE
+from codebase.seeds import seeded
+from codebase.utils import duplicate
+
+SEED = 0
+ROWS_AT_ONCE = 10_000
+
+
+class Bounds(NamedTuple):
+    """Negative ELBO and its two parts, in nats per image."""
+
+    nelbo: float
+    kl: float
+    rec: float
+
+
+def report_images(images: Images) -> Tensor:
+    """The report's 100 test images, binarized by its protocol, (100, 784) on the CPU."""
+    return _binarize_once(images.test[report_rows(images.test_labels)])
+
+
+def all_images(images: Images) -> Tensor:
+    """All test images, binarized likewise, (10000, 784) on the CPU."""
+    return _binarize_once(images.test)
+
+
+def _binarize_once(images: Tensor) -> Tensor:
+    # On the CPU, so that every device is measured on the same bits.
+    return binarize(images, torch.Generator().manual_seed(SEED))
+
+
+@torch.no_grad()
+def bounds(model: VAE, x: Tensor, passes: int) -> Bounds:
+    """The bounds on x (n, 784), averaged over `passes` passes with fresh latent noise.
+
+    The noise comes from a seed of its own, and the global random state is left as it was.
+    """
+    device = model.z_prior_m.device
+    at_once = min(passes, max(1, ROWS_AT_ONCE // len(x)))
+    x = duplicate(x.to(device), at_once)
+    with seeded(SEED, device):
+        rounds = [torch.stack(model.negative_elbo_bound(x)) for _ in range(passes // at_once)]
+    return Bounds(*torch.stack(rounds).mean(0).tolist())
+
+
+@torch.no_grad()
+def negative_iwae(model: VAE, x: Tensor, iw: int) -> float:
+    """The negative importance-weighted bound on x (n, 784) with `iw` samples, in nats per image."""
+    device = model.z_prior_m.device
+    with seeded(SEED, device):
+        return model.negative_iwae_bound(x.to(device), iw)[0].item()

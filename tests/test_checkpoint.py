@@ -1,0 +1,112 @@
+"""Checkpoints: what is written, and what is let in."""
+
+import os
+
+import pytest
+import torch
+
+from codebase.checkpoint import (
+    CheckpointError,
+    load_model,
+    model_name,
+    model_path,
+    save_model,
+    saved_steps,
+)
+from codebase.models.vae import VAE
+
+
+@pytest.fixture
+def path(tmp_path):
+    return model_path(tmp_path, 20)
+
+
+def test_names_are_those_of_the_report(tmp_path):
+    assert model_name(10, 0) == "model=vae_z=10_run=0000"
+    assert model_name(2, 123) == "model=vae_z=02_run=0123"
+    assert model_path(tmp_path, 20000).name == "model-20000.pt"
+    assert model_path(tmp_path, 30).name == "model-00030.pt"
+
+
+def test_steps_are_listed_in_rising_order(tmp_path):
+    for step in (100000, 20, 10000):
+        model_path(tmp_path, step).touch()
+    (tmp_path / ".model-00030.pt.7.tmp").touch()
+    (tmp_path / "model-best.pt").touch()
+    assert saved_steps(tmp_path) == [20, 10000, 100000]
+    assert saved_steps(tmp_path / "nowhere") == []
+
+
+def test_a_model_comes_back_as_a_plain_state_dict(path):
+    model, other = VAE(z_dim=3), VAE(z_dim=3)
+    save_model(model, path)
+    load_model(other, path)
+    state = torch.load(path, weights_only=True)
+    assert type(state) is dict
+    for name, value in model.state_dict().items():
+        assert torch.equal(state[name], value)
+        assert torch.equal(other.state_dict()[name], value)
+
+
+def test_the_same_model_is_the_same_bytes_under_any_name(path, tmp_path):
+    model = VAE()
+    save_model(model, path)
+    save_model(model, tmp_path / "other.pt")
+    assert path.read_bytes() == (tmp_path / "other.pt").read_bytes()
+
+
+def refused(path, model=None):
+    """The message with which the file is refused; the model must be as it was."""
+    model = model or VAE(z_dim=3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(CheckpointError) as caught:
+        load_model(model, path)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_absent_file_is_named_with_the_steps_that_exist(path, tmp_path):
+    assert "none" in refused(path)
+    for step in (10, 30):
+        save_model(VAE(), model_path(tmp_path, step))
+    assert "10, 30" in refused(path)
+
+
+def test_another_z_is_refused(path):
+    save_model(VAE(z_dim=4), path)
+    assert "another z" in refused(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        [1, 2],
+        {"enc.net.0.weight": torch.zeros(300, 784)},
+        VAE(z_dim=3).state_dict() | {"extra": torch.zeros(1)},
+        VAE(z_dim=3).state_dict() | {"z_prior_m": 0.0},
+    ],
+)
+def test_other_contents_are_refused(path, content):
+    torch.save(content, path)
+    refused(path)
+
+
+def test_a_file_cut_short_is_refused(path):
+    save_model(VAE(z_dim=3), path)
+    content = path.read_bytes()
+    for length in (0, 1, 100, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        assert "cut short or is no checkpoint" in refused(path)
+
+
+def test_nothing_in_a_file_is_executed(path, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    torch.save(VAE(z_dim=3).state_dict() | {"z_prior_m": Trap()}, path)
+    refused(path)
+    assert not (tmp_path / "sprung").exists()
