@@ -1,8 +1,11 @@
 """Train a variational autoencoder on MNIST, or load one, and report its bounds."""
 
 import argparse
+import math
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from pprint import pprint
 
@@ -29,6 +32,17 @@ def whole_number(minimum: int, maximum: int = 1_000_000_000) -> Callable[[str], 
         return int(text)
 
     return parse
+
+
+def learning_rate(text: str) -> float:
+    """The type of an argument that is a positive number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a positive number, not {text!r}")
+    return value
 
 
 def png_file(text: str) -> str:
@@ -67,6 +81,41 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         default="auto",
         help="auto: mnist if it is there or can be downloaded, else synthetic",
     )
+    add("--lr", type=learning_rate, default=1e-3, metavar="X", help="learning rate of Adam")
+    add(
+        "--lr_schedule",
+        choices=("constant", "linear"),
+        default="constant",
+        help="linear: fall to 0 at iter_max, after a rise over the first 100 steps",
+    )
+    add(
+        "--resume",
+        type=int,
+        choices=(0, 1),
+        default=0,
+        help="1: go on from where the run was interrupted; 0: start anew",
+    )
+    add(
+        "--runs",
+        type=count,
+        default=1,
+        metavar="N",
+        help="train the runs RUN, RUN + 1, ... and print their table",
+    )
+    add(
+        "--jobs",
+        type=whole_number(0),
+        default=0,
+        metavar="N",
+        help="runs at a time; 0: one a core on a CPU, one on a GPU",
+    )
+    add(
+        "--figures",
+        type=int,
+        choices=(0, 1),
+        default=0,
+        help="1: write all pictures into the run's folder as well",
+    )
     add("--data_dir", default="data", metavar="DIR", help="folder of the images")
     add("--device", default="auto", help="auto: a GPU if there is one; or cpu, cuda, cuda:1, ...")
     add(
@@ -79,47 +128,45 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def report(args: argparse.Namespace) -> None:
-    """Train or load the model, print its bounds and write the picture."""
-    from codebase import checkpoint, data, evaluate, train, visualize
+def run(args: argparse.Namespace) -> int:
+    """Train or load, report the bounds and write the picture; the exit status is returned."""
+    from codebase import checkpoint, data, evaluate, machine, report, visualize
     from codebase.seeds import seeded
 
-    name = checkpoint.model_name(args.z, args.run)
-    folder = checkpoint.CHECKPOINTS / name
-    device = train.choose_device(args.device)
-    pprint(vars(args))
-    print(f"Model name: {name}")
-    print(f"Device: {device}")
-    model = train.new_model(args.z, name, args.run)
-    if not args.train:
-        checkpoint.load_model(model, checkpoint.model_path(folder, args.iter_max))
-    images = data.load(args.dataset, Path(args.data_dir))
-    print(f"Data: {images.name}, {len(images.train)} training and {len(images.test)} test images")
-
-    model.to(device)
-    if args.train:
-        train.train(
-            model,
-            images.train.to(device),
-            folder,
-            run=args.run,
-            iter_max=args.iter_max,
-            iter_save=args.iter_save,
+    machine.prepare_processor()
+    device = machine.choose_device(args.device)
+    # With several runs, standard output is the table's alone.
+    with redirect_stdout(sys.stderr if args.runs > 1 else sys.stdout):
+        name = checkpoint.model_name(args.z, args.run)
+        pprint(vars(args))
+        print(f"Model name: {name}")
+        print(f"Device: {device}")
+        if not args.train and args.runs == 1:
+            model = report.load_run(args, args.run, device)  # before anything is downloaded
+        images = data.load(args.dataset, Path(args.data_dir))
+        print(
+            f"Data: {images.name}, {len(images.train)} training and {len(images.test)} test images"
         )
-    test_sets = {
-        "the report's 100 test images": (evaluate.report_images(images), 100),
-        f"all {len(images.test)} test images": (evaluate.all_images(images), 10),
-    }
-    for label, (x, passes) in test_sets.items():
-        nelbo, kl, rec = evaluate.bounds(model, x, passes)
+    if args.runs > 1:
+        return 1 if report.replicate(args, images, device) else 0
+
+    if args.train:
+        model, _ = report.train_run(args, args.run, images, device)
+    for label, (nelbo, kl, rec) in evaluate.measure(model, images).items():
         print(f"NELBO: {nelbo:.4f}. KL: {kl:.4f}. REC: {rec:.4f}        ({images.name}, {label})")
     if not args.train:
         x = evaluate.report_images(images)
         for iw in (1, 10, 100, 1000):
             print(f"Negative IWAE-{iw}: {evaluate.negative_iwae(model, x, iw):.4f}")
     with seeded(evaluate.SEED, device):
-        visualize.visualize_samples(model, save_path=args.figure)
-    print(f"Visualization saved at {args.figure}")
+        title = f"{name}, {args.iter_max} steps, {images.name}"
+        visualize.visualize_samples(model, save_path=args.figure, title=title)
+        print(f"Visualization saved at {args.figure}")
+        if args.figures:
+            folder = checkpoint.CHECKPOINTS / name
+            for path in visualize.write_all(model, images, title, folder):
+                print(f"Visualization saved at {path}")
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -128,29 +175,34 @@ def main(argv: list[str] | None = None) -> int:
         args = parse_arguments(argv)
     except SystemExit as stop:
         return stop.code
-    from codebase.checkpoint import CheckpointError
-    from codebase.data import DataError
-    from codebase.train import DeviceError
+    from codebase.errors import DeviceError, Interrupted, UserError
 
-    status = 1
     try:
-        report(args)
-        return 0
+        return run(args)
     except DeviceError as error:
         message, status = f"argument --device: {error}", 2
-    except (CheckpointError, DataError) as error:
-        message = str(error)
+    except Interrupted as stop:
+        message, status = str(stop), 128 + stop.signal
+    except KeyboardInterrupt:
+        message, status = "interrupted", 130
+    except UserError as error:
+        message, status = str(error), 1
     except OSError as error:
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        status = 1
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
-        message = "there is not enough memory; a smaller --z needs less"
-    except KeyboardInterrupt:
-        message, status = "interrupted", 130
+        message, status = "there is not enough memory; a smaller --z needs less", 1
     print(f"run_vae.py: {message}", file=sys.stderr)
     return status
 
 
+def terminate(number: int, _frame: object) -> None:
+    """End the program as SIGTERM does, but let it clean up on the way."""
+    raise SystemExit(128 + number)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, terminate)
     sys.exit(main())

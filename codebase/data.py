@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from codebase import synthetic
+from codebase.errors import DataError, DownloadError
 from codebase.files import write_atomically
 
 DATASETS = ("auto", "mnist", "synthetic")
@@ -41,14 +42,6 @@ REPORT_POSITIONS = (
     (203, 324, 774, 964, 47, 639, 131, 972, 868, 180),
     (1000, 846, 143, 660, 227, 954, 791, 719, 909, 373),
 )
-
-
-class DataError(Exception):
-    """The images cannot be had; the message says why and what to do."""
-
-
-class DownloadError(DataError):
-    """MNIST is not there and cannot be downloaded."""
 
 
 class Images(NamedTuple):
@@ -105,7 +98,7 @@ def _read_mnist(path: Path) -> Tensor:
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
         raise DataError(
             f"{path} is damaged or not MNIST's (its MD5 sum is not {md5}); "
-            "delete it, and it is downloaded again."
+            "delete it, and it is downloaded again"
         )
     values = torch.frombuffer(content, dtype=torch.uint8, offset=header)
     return values.view(-1, 28 * 28) if "images" in path.name else values
@@ -128,7 +121,7 @@ def _download_mnist(data_dir: Path, folder: Path) -> None:
             reason = (str(error).strip() or repr(error)).splitlines()[-1].strip("<>")
             raise DownloadError(
                 f"MNIST is not in {folder} and could not be downloaded ({reason}); put its four "
-                f"uncompressed files there ({', '.join(MNIST_FILES)}), or use --dataset synthetic."
+                f"uncompressed files there ({', '.join(MNIST_FILES)}), or use --dataset synthetic"
             ) from error
         finally:
             socket.setdefaulttimeout(timeout)

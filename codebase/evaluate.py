@@ -11,6 +11,7 @@ from codebase.seeds import seeded
 from codebase.utils import duplicate
 
 SEED = 0
+REPORT_PASSES, ALL_PASSES = 100, 10
 ROWS_AT_ONCE = 10_000
 
 
@@ -49,6 +50,14 @@ def bounds(model: VAE, x: Tensor, passes: int) -> Bounds:
     with seeded(SEED, device):
         rounds = [torch.stack(model.negative_elbo_bound(x)) for _ in range(passes // at_once)]
     return Bounds(*torch.stack(rounds).mean(0).tolist())
+
+
+def measure(model: VAE, images: Images) -> dict[str, Bounds]:
+    """The bounds on the report's 100 test images and on all of them, by a name for each."""
+    return {
+        "the report's 100 test images": bounds(model, report_images(images), REPORT_PASSES),
+        f"all {len(images.test)} test images": bounds(model, all_images(images), ALL_PASSES),
+    }
 
 
 @torch.no_grad()

@@ -1,7 +1,15 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and folders that one process has to itself."""
 
+import csv
+import io
 import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout  # comes with torch, which depends on it
+
+from codebase.errors import BusyError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -20,3 +28,40 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_table(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write rows as CSV, whole or not at all.
+
+    Raises:
+        OSError: as `write_atomically`.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_atomically(path, text.getvalue().encode())
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make the folder where it is absent, and keep other processes from training in it.
+
+    The operating system drops the lock of a process that dies. What such a process left half
+    written is removed.
+
+    Raises:
+        BusyError: another process holds the folder; the message names it.
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    holder = folder / ".pid"
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            for leftover in folder.glob(".*.tmp"):
+                leftover.unlink()
+            write_atomically(holder, str(os.getpid()).encode())
+            yield
+    except Timeout:
+        process = holder.read_text() if holder.exists() else "another one"
+        raise BusyError(
+            f"process {process} is training in {folder}; wait for it, or choose another --run"
+        ) from None

@@ -1,105 +1,189 @@
-"""The training loop."""
+"""A training run: steps, checkpoints, and what happens to it on the way."""
 
-from collections.abc import Iterator
-from itertools import count
+import math
+import time
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from codebase.checkpoint import model_path, save_model, saved_steps
-from codebase.data import binarize
+from codebase import checkpoint, evaluate
+from codebase.data import Images
+from codebase.errors import CheckpointError, DivergenceError, Interrupted
+from codebase.files import locked, write_table
+from codebase.machine import caught_signals
 from codebase.models.vae import VAE
-from codebase.seeds import NOISE, ORDER, PIXELS, WEIGHTS, seed_for, seeded
+from codebase.seeds import NOISE, seed_for, seeded
+from codebase.step import Settings, Training, restore, start, state_of, training_steps
 
-BATCH_SIZE = 100
-LEARNING_RATE = 1e-3
-
-
-class DeviceError(Exception):
-    """This machine has no such device; the message lists those it has."""
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name, or for "auto" a GPU if there is one, else the CPU.
-
-    Raises:
-        DeviceError: there is no such device here.
-    """
-    devices = ["cpu"]
-    if torch.accelerator.is_available():
-        kind = torch.accelerator.current_accelerator().type
-        devices = [kind, *(f"{kind}:{i}" for i in range(torch.accelerator.device_count())), "cpu"]
-    if name != "auto" and name not in devices:
-        raise DeviceError(f"this machine has no device {name!r}, only {', '.join(devices)}")
-    return torch.device(devices[0] if name == "auto" else name)
-
-
-def new_model(z_dim: int, name: str, run: int) -> VAE:
-    """A model with the run's own initial weights, on the CPU."""
-    with seeded(seed_for(run, WEIGHTS), torch.device("cpu")):
-        return VAE(nn="v1", name=name, z_dim=z_dim)
-
-
-def batches(n: int, run: int, device: torch.device) -> Iterator[Tensor]:
-    """Row numbers (BATCH_SIZE,) of one batch after the other, without end.
-
-    Within an epoch no image comes twice. An epoch's order is a function of (run, epoch) alone.
-    """
-    for epoch in count():
-        generator = torch.Generator().manual_seed(seed_for(run, ORDER, epoch))
-        order = torch.randperm(n, generator=generator).to(device)
-        yield from order[: n - n % BATCH_SIZE].split(BATCH_SIZE)
-
-
-def training_step(model: VAE, optimizer: torch.optim.Optimizer, x: Tensor) -> Tensor:
-    """Move the model one step down its loss on x (batch, 784); the loss is returned as a scalar."""
-    loss, _ = model.loss(x)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return loss.detach()
+SECONDS_BETWEEN_STATES = 60
+LOG_EVERY = 100  # steps
+METRICS = ("step", "images", "NELBO", "KL", "REC")  # the columns of metrics.csv
 
 
 def train(
-    model: VAE, images: Tensor, folder: Path, *, run: int, iter_max: int, iter_save: int
-) -> None:
-    """Train the model for `iter_max` steps; save it in `folder` every `iter_save` and at the end.
+    model: VAE,
+    images: Images,
+    folder: Path,
+    settings: Settings,
+    *,
+    iter_save: int,
+    resume: bool = False,
+    bar_row: int = 0,
+) -> float:
+    """Train the model up to step `iter_max`, saving it every `iter_save` steps and at the end.
+
+    Beside the models, `training-state.pt` is kept up to date for resuming, and `metrics.csv` with
+    the bounds on the way: the means over LOG_EVERY training steps, and those on the report's test
+    images at each checkpoint.
 
     Args:
-        model: on the device of the images.
-        images: (n, 784) uint8, n at least BATCH_SIZE.
-        folder: an earlier run's models in it are replaced when the first new one is saved.
-        run: the seed of everything random here.
+        model: on the device to train on.
+        images: at least codebase.step.BATCH_SIZE of them to train on.
+        folder: an earlier run's models in it are removed when this one's first is saved.
+        resume: go on from the state in the folder, if there is one.
+        bar_row: the row of the terminal that the bar is drawn in.
+
+    Returns:
+        seconds of training, those before the run was resumed included.
 
     Raises:
-        OSError: the folder or a checkpoint cannot be written.
+        CheckpointError: the state is damaged or is one of other settings.
+        BusyError: another process is training in the folder.
+        DivergenceError: the loss or the parameters are no longer finite.
+        Interrupted: a signal came, and the state has been saved.
+        OSError: something cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)  # now, so that it does not fail after the training
-    stale = {model_path(folder, step) for step in saved_steps(folder)}
-    if stale:
-        print(f"Deleting existing path: {folder}")
-        print("(once the first checkpoint of this run is there to take its place)")
-    device = images.device
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
-    pixels = torch.Generator(device).manual_seed(seed_for(run, PIXELS))
+    with locked(folder), seeded(seed_for(settings.run, NOISE), model.z_prior_m.device):
+        training = start(model, settings)
+        # "stale" are the steps of an earlier run whose models are still in the folder.
+        state = {
+            "step": 0,
+            "seconds": 0.0,
+            "stale": checkpoint.saved_steps(folder),
+            "metrics": [],
+            "window": torch.zeros(3),
+        }
+        if resume and checkpoint.state_path(folder).exists():
+            state = load_state(folder, settings, training)
+            print(f"Resuming at step {state['step']}")
+        elif resume:
+            print(f"Nothing to resume in {folder}: starting anew")
+        if state["step"] >= settings.iter_max:
+            checkpoint.load_model(model, checkpoint.model_path(folder, settings.iter_max))
+            return state["seconds"]
+        if state["stale"]:
+            print(f"Deleting existing path: {folder}")
+            print("(once the first checkpoint of this run is there to take its place)")
+        return _run(training, images, folder, settings, state, iter_save, bar_row)
+
+
+def load_state(folder: Path, settings: Settings, training: Training) -> dict[str, Any]:
+    """Read the training state in the folder and put the training into it.
+
+    Raises:
+        CheckpointError: it is damaged or one of other settings.
+    """
+    path = checkpoint.state_path(folder)
+    state = checkpoint.load(path)
+    try:
+        then, now = state["settings"], settings._asdict()
+        if settings.lr_schedule == "constant":
+            then = then | {"iter_max": settings.iter_max}  # only a goal, then
+        differences = [
+            f"{key} was {then[key]} and is {now[key]}" for key in now if then[key] != now[key]
+        ]
+        if not differences:
+            restore(training, state)
+    except Exception as error:  # whatever a foreign or damaged state provokes
+        raise CheckpointError(
+            f"{path} is damaged or no training state; delete it to start anew"
+        ) from error
+    if differences:
+        raise CheckpointError(f"{path} is of other settings: {', '.join(differences)}")
+    return state
+
+
+def _run(
+    training: Training,
+    images: Images,
+    folder: Path,
+    settings: Settings,
+    state: dict[str, Any],
+    iter_save: int,
+    bar_row: int,
+) -> float:
+    """Take the steps that are left. `state` says how far the run has come."""
+    device = training.pixels.device
+    done, stale, metrics = state["step"], state["stale"], state["metrics"]
+    window = state["window"].to(device)  # the sum of the bounds since the last row of metrics
+    state_saved = time.monotonic()
+    began = state_saved - state["seconds"]
+    steps = training_steps(training, images.train.to(device), settings.run, done)
+    test_images = evaluate.report_images(images)
     with (
-        seeded(seed_for(run, NOISE), device),
-        tqdm(total=iter_max, unit="it", mininterval=0.25, dynamic_ncols=True) as bar,
+        caught_signals() as signals,
+        tqdm(
+            desc=f"run {settings.run}",
+            initial=done,
+            total=settings.iter_max,
+            mininterval=0.25,
+            dynamic_ncols=True,
+            position=bar_row,
+        ) as bar,
     ):
-        for step, rows in enumerate(batches(len(images), run, device), start=1):
-            x = binarize(images.index_select(0, rows), pixels)
-            loss = training_step(model, optimizer, x)
+        for step, bounds in enumerate(islice(steps, settings.iter_max - done), start=done + 1):
+            window += bounds
+            if step % LOG_EVERY == 0:
+                metrics.append((step, "train", *(window / LOG_EVERY).tolist()))
+                window.zero_()
+            last = step == settings.iter_max
+            model_due = last or step % iter_save == 0
+            drawn = bar.update()
+            state_due = drawn and time.monotonic() - state_saved > SECONDS_BETWEEN_STATES
+            save = model_due or state_due or signals
             # Reading the loss waits for the device, so only when the bar has just been drawn.
-            if bar.update() or step == iter_max:
-                bar.set_postfix(loss=f"{loss.item():.2e}", refresh=step == iter_max)
-            if step % iter_save == 0 or step == iter_max:
-                path = model_path(folder, step)
-                save_model(model, path)
+            if drawn or save:
+                loss = bounds[0].item()
+                bar.set_postfix(loss=f"{loss:.2e}", refresh=last)
+                if not (math.isfinite(loss) and (not save or all_finite(training.model))):
+                    saved = [*set(checkpoint.saved_steps(folder)) - set(stale)] or ["none"]
+                    raise DivergenceError(
+                        f"the training diverged: the loss is {loss} at step {step}; last "
+                        f"good checkpoint in {folder}: {max(saved)}; a smaller --lr may help"
+                    )
+            if model_due:
+                path = checkpoint.model_path(folder, step)
+                checkpoint.save_model(training.model, path)
                 tqdm.write(f"Saved to {path}")
-                for old in stale - {path}:
-                    old.unlink(missing_ok=True)
-                stale = set()
-            if step == iter_max:
-                return
+                measured = evaluate.bounds(training.model, test_images, evaluate.REPORT_PASSES)
+                metrics.append((step, "test", *measured))
+                for old in stale:
+                    if old != step:
+                        checkpoint.model_path(folder, old).unlink(missing_ok=True)
+                stale = []
+            if save:
+                state_saved = time.monotonic()
+                progress = {
+                    "step": step,
+                    "seconds": state_saved - began,
+                    "stale": stale,
+                    "metrics": metrics,
+                    "window": window,
+                    "settings": settings._asdict(),
+                }
+                checkpoint.save(progress | state_of(training), checkpoint.state_path(folder))
+                write_table(folder / "metrics.csv", [METRICS, *metrics])
+            if signals and not last:
+                raise Interrupted(
+                    f"interrupted at step {step}, which is saved; --resume 1 goes on from there",
+                    signals[0],
+                )
+    return time.monotonic() - began
+
+
+def all_finite(model: VAE) -> bool:
+    """Whether every parameter is a finite number."""
+    return all(parameter.isfinite().all() for parameter in model.parameters())

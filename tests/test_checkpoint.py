@@ -4,15 +4,17 @@ import os
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from codebase.checkpoint import (
-    CheckpointError,
     load_model,
     model_name,
     model_path,
     save_model,
     saved_steps,
 )
+from codebase.errors import CheckpointError
 from codebase.models.vae import VAE
 
 
@@ -76,7 +78,7 @@ def test_an_absent_file_is_named_with_the_steps_that_exist(path, tmp_path):
 
 def test_another_z_is_refused(path):
     save_model(VAE(z_dim=4), path)
-    assert "another z" in refused(path)
+    assert "another --z" in refused(path)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +89,9 @@ def test_another_z_is_refused(path):
         {"enc.net.0.weight": torch.zeros(300, 784)},
         VAE(z_dim=3).state_dict() | {"extra": torch.zeros(1)},
         VAE(z_dim=3).state_dict() | {"z_prior_m": 0.0},
+        VAE(z_dim=3).state_dict() | {"z_prior_m": torch.zeros(1, dtype=torch.float64)},
+        VAE(z_dim=3).state_dict() | {"dec.net.4.bias": torch.full((784,), torch.nan)},
+        VAE(z_dim=3).state_dict() | {"dec.net.4.bias": torch.full((784,), torch.inf)},
     ],
 )
 def test_other_contents_are_refused(path, content):
@@ -94,12 +99,29 @@ def test_other_contents_are_refused(path, content):
     refused(path)
 
 
-def test_a_file_cut_short_is_refused(path):
+def test_a_file_cut_at_any_place_is_refused(path):
     save_model(VAE(z_dim=3), path)
     content = path.read_bytes()
-    for length in (0, 1, 100, len(content) // 2, len(content) - 1):
+    places = torch.randint(len(content), (50,)).tolist()
+    for length in (0, 1, len(content) - 1, *places):
         path.write_bytes(content[:length])
-        assert "cut short or is no checkpoint" in refused(path)
+        assert "cut short, damaged or no checkpoint" in refused(path)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(flips=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 7)), min_size=1, max_size=4))
+def test_flipped_bits_are_refused_or_leave_a_usable_model(tmp_path, flips):
+    path, model = model_path(tmp_path, 1), VAE(z_dim=3)
+    save_model(model, path)
+    content = bytearray(path.read_bytes())
+    for place, bit in flips:
+        content[min(int(place * len(content)), len(content) - 1)] ^= 1 << bit
+    path.write_bytes(content)
+    try:
+        load_model(model, path)
+    except CheckpointError as error:
+        assert str(path) in str(error)
+    assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
 def test_nothing_in_a_file_is_executed(path, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from codebase import data, synthetic
+from codebase.errors import DataError, DownloadError
 
 
 @pytest.fixture
@@ -56,12 +57,30 @@ def test_a_damaged_file_is_named(own_mnist, dataset, name):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(data.DataError, match=f"{name} is damaged .* delete it"):
+    with pytest.raises(DataError, match=f"{name} is damaged .* delete it"):
         data.load(dataset, own_mnist)
 
 
+@pytest.mark.parametrize("damage", ["cut", "emptied", "swapped", "another set's"])
+def test_other_files_of_the_right_name_are_refused(own_mnist, damage):
+    folder = own_mnist / "MNIST" / "raw"
+    path = folder / "t10k-images-idx3-ubyte"
+    content = path.read_bytes()
+    if damage == "cut":
+        path.write_bytes(content[:-1])
+    elif damage == "emptied":
+        path.write_bytes(b"")
+    elif damage == "swapped":
+        (folder / "train-images-idx3-ubyte").replace(path)
+        (folder / "train-images-idx3-ubyte").write_bytes(content)
+    else:  # Fashion-MNIST's files have the same header and size
+        path.write_bytes(content[:16] + bytes(len(content) - 16))
+    with pytest.raises(DataError, match="images-idx3-ubyte is damaged or not MNIST's"):
+        data.load("mnist", own_mnist)
+
+
 def test_a_failed_download_gives_the_reason_and_leaves_nothing(tmp_path, no_network):
-    with pytest.raises(data.DownloadError) as caught:
+    with pytest.raises(DownloadError) as caught:
         data.load("mnist", tmp_path)
     message = str(caught.value)
     assert "Connection refused" in message
@@ -81,7 +100,7 @@ def test_a_broken_off_download_leaves_nothing(tmp_path, monkeypatch):
         raise RuntimeError("Error downloading:\nTried a mirror, got:\nConnection reset")
 
     monkeypatch.setattr(torchvision.datasets.MNIST, "download", break_off)
-    with pytest.raises(data.DownloadError, match=r"\(Connection reset\)"):
+    with pytest.raises(DownloadError, match=r"\(Connection reset\)"):
         data.load("mnist", tmp_path)
     assert files_below(tmp_path) == []
 

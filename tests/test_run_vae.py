@@ -4,13 +4,16 @@ import shutil
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from codebase import checkpoint
 from codebase.models.vae import VAE
-from run_vae import main
+from run_vae import main, parse_arguments
 
 NAME = "model=vae_z=03_run=0000"
 SHORT = ("--z", 3, "--iter_max", 30, "--iter_save", 20)
+OPTIONS = ["z", "iter_max", "iter_save", "run", "train", "runs", "jobs", "resume", "lr", "device"]
 
 
 @pytest.fixture
@@ -99,6 +102,12 @@ def test_help_shows_every_default(run_vae):
         (["--figure", "nowhere/picture.png"], "in a folder that exists"),
         (["--device", "gpu"], "--device: this machine has no device 'gpu', only "),
         (["--device", "cuda:99"], "--device: this machine has no device 'cuda:99'"),
+        (["--lr", "0"], "--lr: must be a positive number"),
+        (["--lr", "nan"], "not 'nan'"),
+        (["--lr", "1e999"], "--lr: must be"),
+        (["--lr_schedule", "cosine"], "--lr_schedule: invalid choice"),
+        (["--runs", "0"], "--runs: must be a whole number from 1"),
+        (["--resume", "2"], "--resume: invalid choice: 2"),
         (["--iter"], "unrecognized arguments: --iter"),
     ],
 )
@@ -107,11 +116,26 @@ def test_a_wrong_argument_is_one_sentence(run_vae, tmp_path, arguments, part):
     assert list(tmp_path.iterdir()) == []
 
 
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    option=st.sampled_from(OPTIONS),
+    value=st.one_of(st.text(max_size=30), st.integers().map(str), st.floats().map(str)),
+)
+def test_any_value_is_taken_or_refused_with_a_sentence(capsys, option, value):
+    try:
+        parsed = getattr(parse_arguments([f"--{option}={value}"]), option)
+    except SystemExit as stop:
+        assert stop.code == 2
+        assert capsys.readouterr().err.startswith(f"run_vae.py: argument --{option}: ")
+    else:
+        assert option == "device" or 0 <= parsed < float("inf")
+
+
 def test_a_missing_checkpoint_is_named_with_the_steps_that_exist(run_vae, folder):
     checkpoint.save_model(VAE(z_dim=3), folder / "model-00020.pt")
     sentence = failure(run_vae(*SHORT, "--train", 0), 1)
     assert f"no checkpoint checkpoints/{NAME}/model-00030.pt" in sentence
-    assert sentence.endswith("steps saved in its folder: 20.")
+    assert sentence.endswith("steps saved in its folder: 20")
 
 
 @pytest.mark.parametrize("damage", ["other z", "cut", "text", "folder"])

@@ -1,48 +1,31 @@
-"""The training loop: its batches, its determinism, and that it learns."""
+"""Training: batches, determinism, checkpoints, resuming, and that it learns."""
 
-import itertools
+import os
+import signal
 
 import pytest
 import torch
 
-from codebase import evaluate, train
-from codebase.checkpoint import model_path, saved_steps
+from codebase import checkpoint, evaluate, step, train
+from codebase.checkpoint import model_path, saved_steps, state_path
 from codebase.data import load_mnist
-from codebase.seeds import seeded
-
-CPU = torch.device("cpu")
+from codebase.errors import BusyError, CheckpointError, DivergenceError, Interrupted
 
 
-def short_run(images, folder, run=0, iter_max=30, iter_save=1000):
-    model = train.new_model(4, "short", run)
-    train.train(model, images.train, folder, run=run, iter_max=iter_max, iter_save=iter_save)
+def short_run(images, folder, iter_save=1000, resume=False, **settings):
+    settings = step.Settings(
+        **dict(z=4, run=0, iter_max=30, lr=1e-3, lr_schedule="constant", dataset="synthetic")
+        | settings
+    )
+    model = step.new_model(settings.z, settings.run)
+    train.train(model, images, folder, settings, iter_save=iter_save, resume=resume)
     return model
-
-
-def test_an_epoch_has_every_image_once_and_a_new_order_each_time():
-    epochs = list(itertools.islice(train.batches(1000, 0, CPU), 20))
-    first, second = torch.cat(epochs[:10]), torch.cat(epochs[10:])
-    assert all(len(rows) == 100 for rows in epochs)
-    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(1000))
-    assert not torch.equal(first, second)
-
-
-def test_the_order_belongs_to_the_run():
-    first, again, other = (next(train.batches(1000, run, CPU)) for run in (3, 3, 4))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-
-
-def test_an_incomplete_batch_is_left_out():
-    epochs = list(itertools.islice(train.batches(250, 0, CPU), 4))
-    assert [len(rows) for rows in epochs] == [100] * 4
-    assert len(torch.cat(epochs[:2]).unique()) == 200
 
 
 def test_the_same_run_gives_the_same_bytes(synthetic_images, tmp_path):
     for name, run in [("a", 0), ("b", 0), ("c", 1)]:
         torch.randn(7)  # the global random state has no part in it
-        short_run(synthetic_images, tmp_path / name, run)
+        short_run(synthetic_images, tmp_path / name, run=run)
     a, b, c = (model_path(tmp_path / name, 30).read_bytes() for name in "abc")
     assert a == b
     assert a != c
@@ -58,8 +41,6 @@ def test_checkpoints_come_every_iter_save_and_at_the_end(synthetic_images, tmp_p
     short_run(synthetic_images, tmp_path, iter_max=25, iter_save=10)
     assert saved_steps(tmp_path) == [10, 20, 25]
     assert f"Saved to {model_path(tmp_path, 25)}\n" in capsys.readouterr().out
-    model, last = train.new_model(4, "", 0), model_path(tmp_path, 20)
-    model.load_state_dict(torch.load(last, weights_only=True))
 
 
 def test_a_new_run_replaces_the_old_files_only_when_it_has_one(
@@ -67,10 +48,13 @@ def test_a_new_run_replaces_the_old_files_only_when_it_has_one(
 ):
     short_run(synthetic_images, tmp_path, iter_max=20, iter_save=10)
     assert "Deleting" not in capsys.readouterr().out
-    monkeypatch.setattr(train, "save_model", failing := FailingSave())
+
+    def failing_save(model, path):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(checkpoint, "save_model", failing_save)
     with pytest.raises(OSError, match="full"):
         short_run(synthetic_images, tmp_path, run=1, iter_max=15)
-    assert failing.called
     assert saved_steps(tmp_path) == [10, 20]
     monkeypatch.undo()
     capsys.readouterr()
@@ -79,17 +63,9 @@ def test_a_new_run_replaces_the_old_files_only_when_it_has_one(
     assert capsys.readouterr().out.startswith(f"Deleting existing path: {tmp_path}\n")
 
 
-class FailingSave:
-    called = False
-
-    def __call__(self, model, path):
-        self.called = True
-        raise OSError("disk full")
-
-
 def test_training_learns_the_synthetic_digits(synthetic_images, tmp_path):
     x = evaluate.report_images(synthetic_images)
-    before = evaluate.bounds(train.new_model(4, "short", 0), x, 10).nelbo
+    before = evaluate.bounds(step.new_model(4, 0), x, 10).nelbo
     model = short_run(synthetic_images, tmp_path, iter_max=300)
     assert before > 500
     assert evaluate.bounds(model, x, 10).nelbo < 180
@@ -97,27 +73,140 @@ def test_training_learns_the_synthetic_digits(synthetic_images, tmp_path):
 
 def test_three_thousand_steps_on_mnist_end_below_110(mnist_dir, tmp_path):
     images = load_mnist(mnist_dir)
-    model = train.new_model(10, "mnist", 0)
-    train.train(model, images.train, tmp_path, run=0, iter_max=3000, iter_save=10000)
+    model = short_run(images, tmp_path, z=10, iter_max=3000, dataset="mnist")
     assert evaluate.bounds(model, evaluate.all_images(images), 1).nelbo < 110
 
 
-def test_an_unknown_device_is_refused():
-    with pytest.raises(train.DeviceError, match=r"no device 'gpu', only .*cpu"):
-        train.choose_device("gpu")
-    assert train.choose_device("cpu") == CPU
+class Signal:
+    """Sends this process a signal at the k-th training step."""
+
+    def __init__(self, monkeypatch, number, k):
+        self.number, self.left, self.binarize = number, k, step.binarize
+        monkeypatch.setattr(step, "binarize", self)
+
+    def __call__(self, *arguments):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.number)
+        return self.binarize(*arguments)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
-def test_a_training_step_does_not_wait_for_the_gpu(synthetic_images):
-    device = torch.device("cuda")
-    model = train.new_model(4, "gpu", 0).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    x = synthetic_images.test[:100].to(device) / 255
-    with seeded(0, device):
-        train.training_step(model, optimizer, x)
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            train.training_step(model, optimizer, x)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+def test_a_resumed_run_ends_in_the_same_bytes(synthetic_images, tmp_path, monkeypatch, schedule):
+    # 610 steps, so that one interruption is before the first epoch's end and one after it.
+    options = dict(iter_max=610, iter_save=200, lr_schedule=schedule)
+    short_run(synthetic_images, tmp_path / "whole", **options)
+    for k in (1, 250, 354):
+        Signal(monkeypatch, signal.SIGTERM, k)
+        with pytest.raises(Interrupted, match=r"--resume 1 goes on") as stop:
+            short_run(synthetic_images, tmp_path / "parts", resume=True, **options)
+        assert stop.value.signal == signal.SIGTERM
+        monkeypatch.undo()
+    short_run(synthetic_images, tmp_path / "parts", resume=True, **options)
+    for number in (200, 400, 600, 610):
+        whole, parts = (model_path(tmp_path / name, number) for name in ("whole", "parts"))
+        assert whole.read_bytes() == parts.read_bytes()
+
+
+def test_the_usual_signal_handlers_are_back_after_training(synthetic_images, tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    short_run(synthetic_images, tmp_path, iter_max=2)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_complete_run_is_only_loaded(synthetic_images, tmp_path, monkeypatch):
+    trained = short_run(synthetic_images, tmp_path)
+    monkeypatch.setattr(step, "binarize", None)  # a step would fail
+    loaded = short_run(synthetic_images, tmp_path, resume=True)
+    for a, b in zip(trained.parameters(), loaded.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_constant_run_may_be_made_longer(synthetic_images, tmp_path):
+    short_run(synthetic_images, tmp_path / "a", iter_max=20)
+    short_run(synthetic_images, tmp_path / "a", iter_max=30, resume=True)
+    short_run(synthetic_images, tmp_path / "b", iter_max=30)
+    a, b = (model_path(tmp_path / name, 30).read_bytes() for name in "ab")
+    assert a == b
+
+
+@pytest.mark.parametrize(
+    ("changed", "difference"),
+    [
+        ({"lr": 2e-3}, "lr was 0.001 and is 0.002"),
+        ({"run": 1}, "run was 0 and is 1"),
+        ({"z": 5}, "z was 4 and is 5"),
+        ({"dataset": "mnist"}, "dataset was synthetic and is mnist"),
+        ({"lr_schedule": "linear"}, "lr_schedule was constant and is linear"),
+    ],
+)
+def test_resuming_with_other_settings_is_refused(synthetic_images, tmp_path, changed, difference):
+    short_run(synthetic_images, tmp_path, iter_max=2)
+    with pytest.raises(CheckpointError, match=difference):
+        short_run(synthetic_images, tmp_path, resume=True, **changed)
+
+
+def test_a_linear_run_cannot_be_made_longer(synthetic_images, tmp_path):
+    short_run(synthetic_images, tmp_path, iter_max=2, lr_schedule="linear")
+    with pytest.raises(CheckpointError, match="iter_max was 2 and is 30"):
+        short_run(synthetic_images, tmp_path, lr_schedule="linear", resume=True)
+
+
+def test_nothing_to_resume_is_said(synthetic_images, tmp_path, capsys):
+    short_run(synthetic_images, tmp_path, resume=True)
+    assert "Nothing to resume" in capsys.readouterr().out
+    assert saved_steps(tmp_path) == [30]
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", None])
+def test_a_damaged_training_state_is_refused(synthetic_images, tmp_path, content):
+    short_run(synthetic_images, tmp_path, iter_max=2)
+    path = state_path(tmp_path)
+    if content is None:
+        checkpoint.save(checkpoint.load(path) | {"optimizer": {}}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"training-state\.pt"):
+        short_run(synthetic_images, tmp_path, resume=True)
+    assert saved_steps(tmp_path) == [2]
+
+
+def test_the_state_is_saved_between_checkpoints(synthetic_images, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "SECONDS_BETWEEN_STATES", 0)
+    steps = []
+    save = checkpoint.save
+
+    def recording_save(content, path):
+        if path == state_path(tmp_path):
+            steps.append(content["step"])
+        save(content, path)
+
+    monkeypatch.setattr(checkpoint, "save", recording_save)
+    short_run(synthetic_images, tmp_path, iter_max=400)
+    assert len(steps) > 1
+    assert steps[-1] == 400
+
+
+def test_divergence_stops_and_keeps_the_last_good_checkpoint(
+    synthetic_images, tmp_path, monkeypatch
+):
+    binarize, calls = step.binarize, iter(range(1000))
+
+    def poisoned(*arguments):
+        return binarize(*arguments) * (1 if next(calls) < 15 else float("nan"))
+
+    monkeypatch.setattr(step, "binarize", poisoned)
+    with pytest.raises(DivergenceError, match=r"nan at step (1[6-9]|20); .*: 10; a smaller"):
+        short_run(synthetic_images, tmp_path, iter_max=100_000, iter_save=10)
+    assert saved_steps(tmp_path) == [10]
+    assert checkpoint.load(state_path(tmp_path))["step"] == 10
+
+
+def test_divergence_is_noticed_without_a_checkpoint(synthetic_images, tmp_path):
+    with pytest.raises(DivergenceError, match="none"):
+        short_run(synthetic_images, tmp_path, iter_max=100_000, iter_save=100_000, lr=1e30)
+
+
+def test_one_folder_takes_one_run_at_a_time(synthetic_images, tmp_path):
+    with train.locked(tmp_path), pytest.raises(BusyError, match=f"process {os.getpid()} is train"):
+        short_run(synthetic_images, tmp_path)

@@ -1,0 +1,60 @@
+"""What concerns the machine: its devices, its processor's modes and its signals."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from codebase.errors import DeviceError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name, or for "auto" a GPU if there is one, else the CPU.
+
+    Raises:
+        DeviceError: there is no such device here.
+    """
+    devices = ["cpu"]
+    if torch.accelerator.is_available():
+        kind = torch.accelerator.current_accelerator().type
+        devices = [kind, *(f"{kind}:{i}" for i in range(torch.accelerator.device_count())), "cpu"]
+    if name != "auto" and name not in devices:
+        raise DeviceError(f"this machine has no device {name!r}, only {', '.join(devices)}")
+    return torch.device(devices[0] if name == "auto" else name)
+
+
+def prepare_processor(threads: int | None = None) -> None:
+    """Set how this process computes on the CPU. To be called before anything is computed.
+
+    Args:
+        threads: how many, or what PyTorch chooses.
+    """
+    # Adam's averages of gradients that have become zero fade into denormal numbers, with which the
+    # processor is many times slower. Threads inherit the mode when they start, hence the order.
+    torch.set_flush_denormal(True)
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def caught_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of acting on them; the second of a kind acts as usual."""
+    received: list[int] = []
+    usual = {}
+
+    def receive(number: int, _frame: Any) -> None:
+        received.append(number)
+        signal.signal(number, usual[number])
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                usual[number] = signal.signal(number, receive)
+    try:
+        yield received
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
