@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -47,8 +48,8 @@ def learning_rate(text: str) -> float:
 
 def png_file(text: str) -> str:
     """The type of an argument that names a PNG file to write."""
-    path = Path(text)
-    if path.suffix.lower() != ".png" or path.is_dir() or not path.parent.is_dir():
+    folder = os.path.dirname(text) or "."
+    if not text.lower().endswith(".png") or os.path.isdir(text) or not os.path.isdir(folder):
         raise argparse.ArgumentTypeError(
             f"must be a file name ending in .png, in a folder that exists, not {text!r}"
         )
@@ -64,7 +65,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add, count = parser.add_argument, whole_number(1)
-    add("--z", type=count, default=10, metavar="N", help="latent dimensions")
+    add("--z", type=whole_number(1, 10_000), default=10, metavar="N", help="latent dimensions")
     add("--iter_max", type=count, default=20000, metavar="N", help="training steps")
     add("--iter_save", type=count, default=10000, metavar="N", help="steps between checkpoints")
     add("--run", type=whole_number(0), default=0, metavar="N", help="number and seed of the run")
@@ -97,7 +98,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add(
         "--runs",
-        type=count,
+        type=whole_number(1, 10_000),
         default=1,
         metavar="N",
         help="train the runs RUN, RUN + 1, ... and print their table",
@@ -158,13 +159,12 @@ def run(args: argparse.Namespace) -> int:
         x = evaluate.report_images(images)
         for iw in (1, 10, 100, 1000):
             print(f"Negative IWAE-{iw}: {evaluate.negative_iwae(model, x, iw):.4f}")
+    title = report.title(args, model, images)
     with seeded(evaluate.SEED, device):
-        title = f"{name}, {args.iter_max} steps, {images.name}"
         visualize.visualize_samples(model, save_path=args.figure, title=title)
         print(f"Visualization saved at {args.figure}")
         if args.figures:
-            folder = checkpoint.CHECKPOINTS / name
-            for path in visualize.write_all(model, images, title, folder):
+            for path in visualize.write_all(model, images, title, checkpoint.CHECKPOINTS / name):
                 print(f"Visualization saved at {path}")
     return 0
 
@@ -175,6 +175,8 @@ def main(argv: list[str] | None = None) -> int:
         args = parse_arguments(argv)
     except SystemExit as stop:
         return stop.code
+    from torch import OutOfMemoryError
+
     from codebase.errors import DeviceError, Interrupted, UserError
 
     try:
@@ -184,16 +186,14 @@ def main(argv: list[str] | None = None) -> int:
     except Interrupted as stop:
         message, status = str(stop), 128 + stop.signal
     except KeyboardInterrupt:
-        message, status = "interrupted", 130
+        message, status = "interrupted; --resume 1 goes on from what is saved", 130
     except UserError as error:
         message, status = str(error), 1
     except OSError as error:
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         status = 1
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
-            raise
-        message, status = "there is not enough memory; a smaller --z needs less", 1
+    except OutOfMemoryError:
+        message, status = f"the device {args.device} has not enough memory free", 1
     print(f"run_vae.py: {message}", file=sys.stderr)
     return status
 

@@ -103,6 +103,6 @@ def load_model(model: nn.Module, path: Path) -> None:
 
 def _kind(value: Any) -> str:
     """What a value must have in common with the one it replaces."""
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta:
         return f"{value.dtype} of {tuple(value.shape)}".removeprefix("torch.")
     return type(value).__name__

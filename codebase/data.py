@@ -106,8 +106,6 @@ def _read_mnist(path: Path) -> Tensor:
 
 def _download_mnist(data_dir: Path, folder: Path) -> None:
     """Download the four files through torchvision and move them to `folder` once all are whole."""
-    import torchvision  # slow to import, and only needed here
-
     folder.mkdir(parents=True, exist_ok=True)
     timeout = socket.getdefaulttimeout()
     # In a folder of its own, so that a download that fails leaves nothing behind.
@@ -116,8 +114,10 @@ def _download_mnist(data_dir: Path, folder: Path) -> None:
             # torchvision sets no limit: behind a silent firewall it would wait for minutes.
             socket.setdefaulttimeout(20)
             with redirect_stdout(sys.stderr):
+                import torchvision  # slow, and only needed here
+
                 torchvision.datasets.MNIST(scratch, download=True)
-        except (RuntimeError, OSError, http.client.HTTPException) as error:
+        except (ImportError, RuntimeError, OSError, http.client.HTTPException) as error:
             reason = (str(error).strip() or repr(error)).splitlines()[-1].strip("<>")
             raise DownloadError(
                 f"MNIST is not in {folder} and could not be downloaded ({reason}); put its four "

@@ -26,6 +26,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())  # else a power cut could leave the new name on an empty file
         os.replace(temporary, path)
+    except OSError as error:  # a full disk names no file, and the temporary one says nothing
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -39,6 +41,12 @@ def write_table(path: Path, rows: Iterable[Sequence[object]]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_atomically(path, text.getvalue().encode())
+
+
+def append_row(path: Path, row: Sequence[object]) -> None:
+    """Add a row to a table that `write_table` wrote."""
+    with open(path, "a", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerow(row)
 
 
 @contextmanager

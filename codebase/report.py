@@ -4,6 +4,7 @@ import multiprocessing
 import signal
 import statistics
 import sys
+import time
 from argparse import Namespace
 from contextlib import redirect_stdout
 from multiprocessing.connection import Connection, wait
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from codebase import checkpoint, data, evaluate
+from codebase import checkpoint, data, evaluate, visualize
 from codebase.errors import Interrupted, UserError
 from codebase.files import write_table
 from codebase.machine import prepare_processor
@@ -62,6 +63,11 @@ def train_run(
     return model, seconds
 
 
+def title(options: Namespace, model: VAE, images: data.Images) -> str:
+    """What pictures of the model are headed with."""
+    return f"{model.name}, {options.iter_max} steps, {images.name}"
+
+
 def replicate(options: Namespace, images: data.Images, device: torch.device) -> int:
     """Train the runs `--run`, `--run` + 1, ... in processes of their own and print their table.
 
@@ -95,19 +101,21 @@ def replicate(options: Namespace, images: data.Images, device: torch.device) -> 
                 active[process.sentinel] = process, results, run, bar_row
             for sentinel in wait(list(active)):
                 process, results, run, bar_row = active.pop(sentinel)
-                rows[run] = "failed"
-                if results.poll():
+                try:
                     rows[run] = results.recv()
+                except EOFError:  # it died without a word
+                    process.join()
+                    rows[run] = f"failed: exit status {process.exitcode}"
                 free_rows.append(bar_row)
     finally:
         stop([process for process, *_ in active.values()])
     table = make_table(rows)
     path = checkpoint.CHECKPOINTS / f"report_z={options.z:02d}.csv"
-    path.parent.mkdir(exist_ok=True)
-    write_table(path, [COLUMNS, *table])
     print(f"Bounds in nats per image, {images.name}, z = {options.z}, {options.iter_max} steps\n")
     for line in [COLUMNS, ["---"] * len(COLUMNS), *table]:
         print(f"| {' | '.join(line)} |")
+    path.parent.mkdir(exist_ok=True)
+    write_table(path, [COLUMNS, *table])
     return sum(isinstance(row, str) for row in rows.values())
 
 
@@ -174,6 +182,9 @@ def _work(
             else:
                 model, seconds = load_run(options, run, device), None
             report, everything = evaluate.measure(model, images).values()
+            if options.figures:
+                folder = checkpoint.CHECKPOINTS / model.name
+                visualize.write_all(model, images, title(options, model, images), folder)
             results.send([*report, everything.nelbo, seconds])
             status = 0
         except Interrupted as stop:
@@ -186,9 +197,10 @@ def _work(
 
 def stop(processes: list[BaseProcess]) -> None:
     """End the processes: those that train save their state, and none lasts over two seconds."""
+    deadline = time.monotonic() + 1.5
     for process in processes:
         process.terminate()
     for process in processes:
-        process.join(1.5 / len(processes))
+        process.join(max(0, deadline - time.monotonic()))
         process.kill()
         process.join()

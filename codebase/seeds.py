@@ -21,7 +21,10 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     on_cpu = device.type == "cpu"  # the CPU's state is always among those kept
     kept, kind = ([], "cuda") if on_cpu else ([device], device.type)
     with torch.random.fork_rng(kept, device_type=kind):
-        torch.manual_seed(seed)
+        if on_cpu:
+            torch.default_generator.manual_seed(seed)  # and not those of all GPUs, too
+        else:
+            torch.manual_seed(seed)
         yield
 
 

@@ -105,7 +105,7 @@ def training_steps(training: Training, images: Tensor, run: int, step: int = 0) 
 
 
 def state_of(training: Training) -> dict[str, Any]:
-    """All that a training step changes, as tensors on the CPU and plain values."""
+    """All that a training step changes, as tensors and plain values."""
     model, optimizer, schedule, pixels = training
     return {
         "model": model.state_dict(),
@@ -117,9 +117,12 @@ def state_of(training: Training) -> dict[str, Any]:
 
 
 def restore(training: Training, state: dict[str, Any]) -> None:
-    """Put the training into a state from `state_of`."""
+    """Put the training into a state from `state_of`, or raise some error if it is none."""
     training.model.load_state_dict(state["model"])
     training.optimizer.load_state_dict(state["optimizer"])
+    for parameter, moments in training.optimizer.state.items():
+        if not moments["exp_avg"].shape == moments["exp_avg_sq"].shape == parameter.shape:
+            raise ValueError("the moments of a parameter have another shape")
     training.schedule.load_state_dict(state["schedule"])
     training.pixels.set_state(state["pixels"])
     set_global_state(state["noise"], training.pixels.device)

@@ -1,18 +1,20 @@
 """A training run: steps, checkpoints, and what happens to it on the way."""
 
 import math
+import shutil
 import time
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from codebase import checkpoint, evaluate
 from codebase.data import Images
 from codebase.errors import CheckpointError, DivergenceError, Interrupted
-from codebase.files import locked, write_table
+from codebase.files import append_row, locked, write_table
 from codebase.machine import caught_signals
 from codebase.models.vae import VAE
 from codebase.seeds import NOISE, seed_for, seeded
@@ -21,6 +23,16 @@ from codebase.step import Settings, Training, restore, start, state_of, training
 SECONDS_BETWEEN_STATES = 60
 LOG_EVERY = 100  # steps
 METRICS = ("step", "images", "NELBO", "KL", "REC")  # the columns of metrics.csv
+
+
+class Progress(NamedTuple):
+    """How far a run has come, apart from the training itself."""
+
+    step: int
+    seconds: float
+    stale: list[int]  # steps of an earlier run whose models are still in the folder
+    metrics: list[tuple[int, str, float, float, float]]  # the rows of metrics.csv
+    window: Tensor  # the sum of the bounds since the last row
 
 
 def train(
@@ -42,7 +54,8 @@ def train(
     Args:
         model: on the device to train on.
         images: at least codebase.step.BATCH_SIZE of them to train on.
-        folder: an earlier run's models in it are removed when this one's first is saved.
+        folder: an earlier run's models in it are removed when this one's first is saved; until
+            then its training state is kept as `earlier-training-state.pt`.
         resume: go on from the state in the folder, if there is one.
         bar_row: the row of the terminal that the bar is drawn in.
 
@@ -58,52 +71,62 @@ def train(
     """
     with locked(folder), seeded(seed_for(settings.run, NOISE), model.z_prior_m.device):
         training = start(model, settings)
-        # "stale" are the steps of an earlier run whose models are still in the folder.
-        state = {
-            "step": 0,
-            "seconds": 0.0,
-            "stale": checkpoint.saved_steps(folder),
-            "metrics": [],
-            "window": torch.zeros(3),
-        }
-        if resume and checkpoint.state_path(folder).exists():
-            state = load_state(folder, settings, training)
-            print(f"Resuming at step {state['step']}")
+        progress = Progress(0, 0.0, checkpoint.saved_steps(folder), [], torch.zeros(3))
+        state = checkpoint.state_path(folder)
+        if resume and state.exists():
+            progress = load_state(state, settings, training)
+            print(f"Resuming at step {progress.step}")
         elif resume:
             print(f"Nothing to resume in {folder}: starting anew")
-        if state["step"] >= settings.iter_max:
+        elif state.exists():
+            shutil.copyfile(state, _earlier_state(folder))
+        if progress.step > settings.iter_max:
             checkpoint.load_model(model, checkpoint.model_path(folder, settings.iter_max))
-            return state["seconds"]
-        if state["stale"]:
+        if progress.step >= settings.iter_max:
+            return progress.seconds
+        if progress.stale:
             print(f"Deleting existing path: {folder}")
             print("(once the first checkpoint of this run is there to take its place)")
-        return _run(training, images, folder, settings, state, iter_save, bar_row)
+        return _run(training, images, folder, settings, progress, iter_save, bar_row)
 
 
-def load_state(folder: Path, settings: Settings, training: Training) -> dict[str, Any]:
-    """Read the training state in the folder and put the training into it.
+def load_state(path: Path, settings: Settings, training: Training) -> Progress:
+    """Read a training state and put the training into it.
 
     Raises:
         CheckpointError: it is damaged or one of other settings.
+        OSError: it cannot be read.
     """
-    path = checkpoint.state_path(folder)
     state = checkpoint.load(path)
     try:
-        then, now = state["settings"], settings._asdict()
+        then, now = state["settings"], _identity(settings, training)
         if settings.lr_schedule == "constant":
-            then = then | {"iter_max": settings.iter_max}  # only a goal, then
+            now["iter_max"] = then["iter_max"]  # only a goal, then
         differences = [
             f"{key} was {then[key]} and is {now[key]}" for key in now if then[key] != now[key]
         ]
         if not differences:
             restore(training, state)
+            # Built anew and formatted once, so that what is odd in it shows here.
+            progress = Progress(
+                step=int(state["step"]),
+                seconds=float(state["seconds"]),
+                stale=[s for s in state["stale"] if checkpoint.model_path(path.parent, s).exists()],
+                metrics=[
+                    (int(s), str(i), float(n), float(k), float(r))
+                    for s, i, n, k, r in state["metrics"]
+                ],
+                window=state["window"] + torch.zeros(3),
+            )
+            if not _all_finite(training.model):
+                raise ValueError("parameters are not finite")
     except Exception as error:  # whatever a foreign or damaged state provokes
         raise CheckpointError(
             f"{path} is damaged or no training state; delete it to start anew"
         ) from error
     if differences:
         raise CheckpointError(f"{path} is of other settings: {', '.join(differences)}")
-    return state
+    return progress
 
 
 def _run(
@@ -111,18 +134,34 @@ def _run(
     images: Images,
     folder: Path,
     settings: Settings,
-    state: dict[str, Any],
+    progress: Progress,
     iter_save: int,
     bar_row: int,
 ) -> float:
-    """Take the steps that are left. `state` says how far the run has come."""
+    """Take the steps that are left and return the seconds of training."""
+    done, seconds, stale, metrics, window = progress
     device = training.pixels.device
-    done, stale, metrics = state["step"], state["stale"], state["metrics"]
-    window = state["window"].to(device)  # the sum of the bounds since the last row of metrics
-    state_saved = time.monotonic()
-    began = state_saved - state["seconds"]
+    window = window.to(device)
     steps = training_steps(training, images.train.to(device), settings.run, done)
     test_images = evaluate.report_images(images)
+    state_saved = time.monotonic()
+    began = state_saved - seconds
+
+    # Over an earlier run, its metrics are kept until this run has a checkpoint of its own.
+    log = folder / "metrics.csv"
+    log_is_own = not stale and not _earlier_state(folder).exists()
+    if log_is_own:
+        write_table(log, [METRICS, *metrics])
+
+    def save_state(step: int) -> None:
+        nonlocal state_saved, seconds
+        state_saved = time.monotonic()
+        seconds = state_saved - began
+        write_table(log, [METRICS, *metrics])
+        progress = Progress(step, seconds, stale, metrics, window)._asdict()
+        content = progress | state_of(training) | {"settings": _identity(settings, training)}
+        checkpoint.save(content, checkpoint.state_path(folder))
+
     with (
         caught_signals() as signals,
         tqdm(
@@ -132,6 +171,7 @@ def _run(
             mininterval=0.25,
             dynamic_ncols=True,
             position=bar_row,
+            disable=False,
         ) as bar,
     ):
         for step, bounds in enumerate(islice(steps, settings.iter_max - done), start=done + 1):
@@ -139,51 +179,58 @@ def _run(
             if step % LOG_EVERY == 0:
                 metrics.append((step, "train", *(window / LOG_EVERY).tolist()))
                 window.zero_()
-            last = step == settings.iter_max
-            model_due = last or step % iter_save == 0
+                if log_is_own:
+                    append_row(log, metrics[-1])
+            model_due = step % iter_save == 0 or step == settings.iter_max
+            stopping = bool(signals)
             drawn = bar.update()
             state_due = drawn and time.monotonic() - state_saved > SECONDS_BETWEEN_STATES
-            save = model_due or state_due or signals
             # Reading the loss waits for the device, so only when the bar has just been drawn.
-            if drawn or save:
+            if drawn or model_due or stopping:
                 loss = bounds[0].item()
-                bar.set_postfix(loss=f"{loss:.2e}", refresh=last)
-                if not (math.isfinite(loss) and (not save or all_finite(training.model))):
-                    saved = [*set(checkpoint.saved_steps(folder)) - set(stale)] or ["none"]
-                    raise DivergenceError(
-                        f"the training diverged: the loss is {loss} at step {step}; last "
-                        f"good checkpoint in {folder}: {max(saved)}; a smaller --lr may help"
-                    )
+                bar.set_postfix(loss=f"{loss:.2e}", refresh=model_due)
+                _check_finite(loss, step, training.model, folder, stale)
             if model_due:
                 path = checkpoint.model_path(folder, step)
                 checkpoint.save_model(training.model, path)
                 tqdm.write(f"Saved to {path}")
                 measured = evaluate.bounds(training.model, test_images, evaluate.REPORT_PASSES)
                 metrics.append((step, "test", *measured))
+                stale = [old for old in stale if old != step]
+            if model_due or state_due or stopping:
+                save_state(step)
+            if model_due:  # now that this run has a model and a state, the earlier one's go
                 for old in stale:
-                    if old != step:
-                        checkpoint.model_path(folder, old).unlink(missing_ok=True)
-                stale = []
-            if save:
-                state_saved = time.monotonic()
-                progress = {
-                    "step": step,
-                    "seconds": state_saved - began,
-                    "stale": stale,
-                    "metrics": metrics,
-                    "window": window,
-                    "settings": settings._asdict(),
-                }
-                checkpoint.save(progress | state_of(training), checkpoint.state_path(folder))
-                write_table(folder / "metrics.csv", [METRICS, *metrics])
-            if signals and not last:
-                raise Interrupted(
-                    f"interrupted at step {step}, which is saved; --resume 1 goes on from there",
-                    signals[0],
-                )
-    return time.monotonic() - began
+                    checkpoint.model_path(folder, old).unlink(missing_ok=True)
+                _earlier_state(folder).unlink(missing_ok=True)
+                stale, log_is_own = [], True
+            if stopping:
+                break
+    if signals:
+        raise Interrupted(
+            f"interrupted at step {step}, which is saved; --resume 1 goes on from there", signals[0]
+        )
+    return seconds
 
 
-def all_finite(model: VAE) -> bool:
-    """Whether every parameter is a finite number."""
+def _check_finite(loss: float, step: int, model: VAE, folder: Path, stale: list[int]) -> None:
+    if math.isfinite(loss) and _all_finite(model):
+        return
+    saved = [*set(checkpoint.saved_steps(folder)) - set(stale)] or ["none"]
+    raise DivergenceError(
+        f"the training diverged: the loss is {loss} at step {step}; last good checkpoint in "
+        f"{folder}: {max(saved)}; a smaller --lr may help"
+    )
+
+
+def _all_finite(model: VAE) -> bool:
     return all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def _identity(settings: Settings, training: Training) -> dict[str, object]:
+    """What must be the same for a run to be resumed."""
+    return settings._asdict() | {"device": training.pixels.device.type}
+
+
+def _earlier_state(folder: Path) -> Path:
+    return folder / "earlier-training-state.pt"

@@ -1,6 +1,7 @@
 """Pictures of what the model has learned. Every function returns the figure, or saves it as PNG."""
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor
 
 from codebase.data import Images, report_rows
+from codebase.errors import DataError
 from codebase.evaluate import report_images
+from codebase.files import write_atomically
 from codebase.models.vae import VAE
 from codebase.utils import kl_normal
 
@@ -22,6 +25,7 @@ INK = "gray_r"
 FONT = {"fontsize": 9}
 DPI = 120
 MOST_DIMENSIONS = 20  # rows of a traversal
+COLUMNS = ("step", "NELBO", "KL", "REC")  # the numbers of metrics.csv
 
 
 def image_grid(images: Tensor, rows: int, columns: int) -> Tensor:
@@ -71,19 +75,26 @@ def visualize_samples(
 def learning_curve(
     metrics: str | Path, title: str = "", save_path: str | Path | None = None
 ) -> "Figure":
-    """Negative ELBO, KL and reconstruction against training steps, from a run's metrics.csv."""
+    """Negative ELBO, KL and reconstruction against training steps, from a run's metrics.csv.
+
+    Raises:
+        DataError: the file is damaged.
+    """
     with open(metrics, newline="") as file:
         rows = list(csv.DictReader(file))
+    try:
+        points = [(row["images"], *(float(row[key]) for key in COLUMNS)) for row in rows]
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f"{metrics} is damaged; delete it to go without a learning curve") from None
     figure, panels = _figure(8, 3, columns=3)
-    names = {"NELBO": "NELBO", "KL": "KL(q(z | x) || p(z))", "REC": "REC, -log p(x | z)"}
-    for axes, (column, name) in zip(panels, names.items(), strict=True):
+    names = ("NELBO", "KL(q(z | x) || p(z))", "REC, -log p(x | z)")
+    for column, (axes, name) in enumerate(zip(panels, names, strict=True), start=2):
         for kind, label, style in [
             ("train", "training, mean of 100 steps", {"color": "0.6", "linewidth": 1}),
             ("test", "the report's test images", {"color": "C3", "marker": "o", "linestyle": ""}),
         ]:
-            chosen = [row for row in rows if row["images"] == kind]
-            steps, values = ([float(row[key]) for row in chosen] for key in ("step", column))
-            axes.plot(steps, values, label=label, **style)
+            chosen = [point for point in points if point[0] == kind]
+            axes.plot([p[1] for p in chosen], [p[column] for p in chosen], label=label, **style)
         axes.set_xscale("log")
         axes.set_title(name, **FONT)
         axes.set_xlabel("training steps", **FONT)
@@ -91,7 +102,7 @@ def learning_curve(
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].legend(fontsize=8, frameon=False)
-    return _finish(figure, f"Learning curve: {title}", save_path)
+    return _finish(figure, f"Learning curve: {title or Path(metrics).parent.name}", save_path)
 
 
 @torch.no_grad()
@@ -259,5 +270,7 @@ def _scatter_digits(axes: "Axes", points: Tensor, digits: Tensor, labels: Sequen
 def _finish(figure: "Figure", title: str, save_path: str | Path | None) -> "Figure":
     figure.suptitle(title, fontsize=10)
     if save_path is not None:
-        figure.savefig(save_path, format="png")
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png")
+        write_atomically(Path(save_path), picture.getvalue())
     return figure

@@ -1,12 +1,17 @@
 """What several tests share: where the images are, and the command line."""
 
 import os
+
+# Before torch: tests run side by side, and threads of several processes would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from codebase import data
 
@@ -15,9 +20,12 @@ SCRIPT = Path(__file__).parent.parent / "run_vae.py"
 
 @pytest.fixture(scope="session")
 def synthetic_dir(tmp_path_factory) -> Path:
-    """A data folder that holds the synthetic digits."""
-    folder = tmp_path_factory.mktemp("data")
-    data.load_synthetic(folder)
+    """A data folder that holds the synthetic digits, drawn once for all processes of the session."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "data"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / ".lock"):
+        data.load_synthetic(folder)
     return folder
 
 

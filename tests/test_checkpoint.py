@@ -81,6 +81,7 @@ def test_another_z_is_refused(path):
     assert "another --z" in refused(path)
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
 @pytest.mark.parametrize(
     "content",
     [
@@ -90,6 +91,8 @@ def test_another_z_is_refused(path):
         VAE(z_dim=3).state_dict() | {"extra": torch.zeros(1)},
         VAE(z_dim=3).state_dict() | {"z_prior_m": 0.0},
         VAE(z_dim=3).state_dict() | {"z_prior_m": torch.zeros(1, dtype=torch.float64)},
+        VAE(z_dim=3).state_dict() | {"z_prior_m": torch.zeros(1).to_sparse()},
+        VAE(z_dim=3).state_dict() | {"z_prior_m": torch.zeros(1, device="meta")},
         VAE(z_dim=3).state_dict() | {"dec.net.4.bias": torch.full((784,), torch.nan)},
         VAE(z_dim=3).state_dict() | {"dec.net.4.bias": torch.full((784,), torch.inf)},
     ],

@@ -66,21 +66,21 @@ def last_line(process, seconds=60):
     return process.communicate(timeout=seconds)[1].splitlines()[-1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_says_how_to_resume(start_vae, folder, number):
+def test_signals_save_and_say_how_to_resume(start_vae, folder):
     process = start_vae("--iter_save", 20)
     wait_for(lambda: checkpoint.saved_steps(folder))
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     assert "--resume 1 goes on from there" in last_line(process, 5)
-    assert process.returncode == 128 + number
+    assert process.returncode == 130
     reached = checkpoint.load(checkpoint.state_path(folder))["step"]
 
-    goal = reached + 5
-    resumed = start_vae("--iter_save", 20, "--iter_max", goal, "--resume", 1)
-    output, errors = resumed.communicate(timeout=60)
-    assert resumed.returncode == 0, errors
+    process = start_vae("--iter_save", 20, "--resume", 1)
+    wait_for(lambda: checkpoint.saved_steps(folder)[-1] > reached)
+    process.terminate()
+    output, errors = process.communicate(timeout=5)
+    assert process.returncode == 143
     assert f"Resuming at step {reached}" in output
-    assert checkpoint.saved_steps(folder)[-1] == goal
+    assert "--resume 1 goes on from there" in errors.splitlines()[-1]
 
 
 def train_small(folder: Path, iter_max: int) -> None:
@@ -88,6 +88,7 @@ def train_small(folder: Path, iter_max: int) -> None:
     torch.set_num_threads(1)
     v1.HIDDEN = 8
     train.SECONDS_BETWEEN_STATES = 0
+    train.evaluate.REPORT_PASSES = 1
     pixels = torch.randint(256, (1000, 784), generator=torch.Generator().manual_seed(0)).byte()
     labels = torch.arange(10).repeat_interleave(1200).byte()
     images = data.Images("noise", pixels, labels[:1000], pixels.repeat(12, 1), labels)
@@ -99,15 +100,18 @@ def train_small(folder: Path, iter_max: int) -> None:
 def test_a_hundred_kills_lose_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(v1, "HIDDEN", 8)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["codebase.train", "torch._dynamo"])  # so that each starts fast
+    context.set_forkserver_preload(
+        ["codebase.train", "torch._dynamo", "pytest"]
+    )  # so that each starts fast
     folder, delays = tmp_path / "killed", random.Random(0)
     seen: dict[int, bytes] = {}
     during_saves = 0
     for _ in range(100):
+        (folder / ".pid").unlink(missing_ok=True)
         process = context.Process(target=train_small, args=(folder, SETTINGS.iter_max))
         process.start()
         wait_for((folder / ".pid").exists)
-        time.sleep(delays.uniform(0, 0.3))
+        time.sleep(delays.uniform(0, 0.12))
         process.kill()
         process.join()
         during_saves += bool(temporary_files(folder))
@@ -134,38 +138,35 @@ def test_a_hundred_kills_lose_nothing(tmp_path, monkeypatch):
         assert whole == checkpoint.model_path(folder, number).read_bytes()
 
 
-def test_a_full_disk_is_one_sentence_and_keeps_what_was_there(start_vae, folder, tmp_path):
-    folder.parent.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", folder.parent], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("this machine mounts no file system for a test")
-    try:
-        check_that_a_failing_save_keeps_the_rest(start_vae, folder, "No space left on device")
-    finally:
-        subprocess.run(["umount", folder.parent], check=True)
-
-
-def test_a_file_size_limit_is_one_sentence_and_keeps_what_was_there(start_vae, folder):
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, 5_000_000))
-
-    check_that_a_failing_save_keeps_the_rest(start_vae, folder, "File too large", preexec_fn=limit)
-
-
-def check_that_a_failing_save_keeps_the_rest(start_vae, folder, reason, **options):
-    """Here a model of 2.6 MB can be saved, and a training state of 8 MB cannot."""
+def test_a_full_disk_is_one_sentence_and_keeps_what_was_there(start_vae, folder):
+    """A model of 2.6 MB finds room beside the earlier one; a training state of 8 MB does not."""
     folder.mkdir(parents=True)
-    checkpoint.save_model(VAE(z_dim=3), checkpoint.model_path(folder, 1))
-    process = start_vae("--iter_max", 1, "--iter_save", 1, **options)
-    sentence = last_line(process)
-    assert process.returncode == 1
-    assert sentence.startswith("run_vae.py: ")
-    assert "training-state" in sentence
-    assert reason in sentence
-    assert temporary_files(folder) == []
-    checkpoint.load_model(VAE(z_dim=3), checkpoint.model_path(folder, 1))
+    options = {}
+    mounted = subprocess.run(
+        ["sh", "-c", f"mount -t tmpfs -o size=6m tmpfs '{folder}'"], capture_output=True
+    )
+    if mounted.returncode:  # no file system to be had: limit the size of a file instead
+
+        def limit():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, 5_000_000))
+
+        options["preexec_fn"] = limit
+    try:
+        earlier = checkpoint.model_path(folder, 2)
+        checkpoint.save_model(VAE(z_dim=3), earlier)
+        before = earlier.read_bytes()
+        process = start_vae("--iter_max", 1, **options)
+        sentence = last_line(process)
+        assert process.returncode == 1
+        reasons = ("No space left on device", "File too large")
+        path = f"checkpoints/{NAME}/training-state.pt"
+        assert sentence in [f"run_vae.py: {path}: {reason}" for reason in reasons]
+        assert temporary_files(folder) == []
+        assert earlier.read_bytes() == before
+        checkpoint.load_model(VAE(z_dim=3), checkpoint.model_path(folder, 1))
+    finally:
+        if not mounted.returncode:
+            subprocess.run(["umount", folder], check=True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -185,14 +186,6 @@ def test_a_second_run_of_the_name_is_refused_and_a_dead_one_is_no_obstacle(start
     assert second.returncode == 1
     first.kill()
     first.wait()
-    third = start_vae("--iter_max", 5)
-    _, errors = third.communicate(timeout=60)
-    assert third.returncode == 0, errors
-    assert checkpoint.saved_steps(folder) == [5]
-
-
-def test_divergence_is_one_sentence(start_vae, folder):
-    process = start_vae("--lr", 1e30)
-    assert "the training diverged: the loss is nan at step" in last_line(process)
-    assert process.returncode == 1
-    assert checkpoint.saved_steps(folder) == []
+    third = start_vae("--iter_save", 7)
+    wait_for(lambda: checkpoint.saved_steps(folder)[0] == 7)
+    assert third.poll() is None

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from codebase import checkpoint
+from codebase import checkpoint, report
 from codebase.report import make_table
+from run_vae import main
 
 SCRIPT = Path(__file__).parent.parent / "run_vae.py"
 SHORT = ("--z", 3, "--iter_max", 25, "--dataset", "synthetic")
@@ -62,12 +63,6 @@ def test_replicates_are_the_runs_alone_and_a_failure_stops_no_other(
     assert alone.returncode == 0, alone.stderr
     assert in_table == [(runs / checkpoint.model_name(3, 2) / "model-00025.pt").read_bytes()]
 
-    (runs / checkpoint.model_name(3, 1)).unlink()
-    resumed = run_vae(*options, "--runs", 3, "--jobs", 2, "--resume", 1)
-    assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stderr.count("Saved to") == 1
-    assert first in resumed.stdout
-
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_an_interrupted_report_ends_every_process_and_keeps_what_it_has(synthetic_dir, tmp_path):
@@ -82,7 +77,7 @@ def test_an_interrupted_report_ends_every_process_and_keeps_what_it_has(syntheti
     )
     folders = [tmp_path / "checkpoints" / checkpoint.model_name(3, run) for run in (0, 1)]
     deadline = time.monotonic() + 60
-    while not all(checkpoint.saved_steps(folder) for folder in folders):
+    while not all(checkpoint.state_path(folder).exists() for folder in folders):
         assert parent.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -90,8 +85,32 @@ def test_an_interrupted_report_ends_every_process_and_keeps_what_it_has(syntheti
     start = time.monotonic()
     assert parent.wait(10) == 130
     assert time.monotonic() - start < 2.5
-    with pytest.raises(ProcessLookupError):
-        os.killpg(parent.pid, 0)
+    states = [checkpoint.state_path(folder) for folder in folders]
+    before = [state.read_bytes() for state in states]
+    time.sleep(0.5)
+    assert before == [state.read_bytes() for state in states]
     for folder in folders:
         state = checkpoint.load(checkpoint.state_path(folder))
         assert state["step"] >= 20
+
+
+def test_a_process_that_dies_is_named_and_stops_no_other(
+    synthetic_dir, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    arguments = [*map(str, SHORT), "--data_dir", str(synthetic_dir), "--runs", "2", "--jobs", "1"]
+    monkeypatch.setattr("codebase.machine.prepare_processor", lambda: None)
+    start = report._start
+
+    def kill_the_first(context, options, run, *rest):
+        process, results = start(context, options, run, *rest)
+        if run == 0:
+            process.kill()
+        return process, results
+
+    monkeypatch.setattr(report, "_start", kill_the_first)
+    assert main(arguments) == 1
+    table = capfd.readouterr().out
+    assert "| 0 | failed: exit status -9 |" in table
+    assert "| 1 | " in table.replace("failed", "")
+    assert "| average | " in table

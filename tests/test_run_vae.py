@@ -38,7 +38,7 @@ def failure(finished, status):
 
 def test_a_run_trains_reports_and_repeats_its_report(run_vae, synthetic_dir, tmp_path, folder):
     options = (*SHORT, "--dataset", "synthetic", "--data_dir", synthetic_dir)
-    trained = run_vae(*options)
+    trained = run_vae(*options, "--figures", 1)
     assert trained.returncode == 0, trained.stderr
     lines = trained.stdout.splitlines()
     for promised in [
@@ -52,10 +52,12 @@ def test_a_run_trains_reports_and_repeats_its_report(run_vae, synthetic_dir, tmp
         "(synthetic, all 10000 test images)",
     ]:
         assert promised in trained.stdout
-    assert lines[-1] == "Visualization saved at ./visualizing_result.png"
+    assert "Visualization saved at ./visualizing_result.png" in lines
+    assert f"Visualization saved at checkpoints/{NAME}/learning_curve.png" in lines
     assert "30/30" in trained.stderr
     assert "loss=" in trained.stderr
     assert checkpoint.saved_steps(folder) == [20, 30]
+    assert len(list(folder.glob("*.png"))) == 5
     picture = (tmp_path / "visualizing_result.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
 
@@ -90,6 +92,7 @@ def test_help_shows_every_default(run_vae):
     ("arguments", "part"),
     [
         (["--z", "0"], "--z: must be a whole number from 1"),
+        (["--z", "10001"], "--z: must be a whole number from 1 to 10000, not '10001'"),
         (["--z", "ten"], "not 'ten'"),
         (["--z", "9" * 5000], "--z: must be"),
         (["--iter_max", "0"], "--iter_max: must be"),
@@ -99,6 +102,7 @@ def test_help_shows_every_default(run_vae):
         (["--train", "2"], "--train: invalid choice: 2"),
         (["--dataset", "cifar"], "--dataset: invalid choice: 'cifar'"),
         (["--figure", "picture.jpg"], "--figure: must be a file name ending in .png"),
+        (["--figure", "p" * 300 + "/x.png"], "in a folder that exists"),
         (["--figure", "nowhere/picture.png"], "in a folder that exists"),
         (["--device", "gpu"], "--device: this machine has no device 'gpu', only "),
         (["--device", "cuda:99"], "--device: this machine has no device 'cuda:99'"),
@@ -138,17 +142,12 @@ def test_a_missing_checkpoint_is_named_with_the_steps_that_exist(run_vae, folder
     assert sentence.endswith("steps saved in its folder: 20")
 
 
-@pytest.mark.parametrize("damage", ["other z", "cut", "text", "folder"])
+@pytest.mark.parametrize("damage", ["other z", "cut"])
 def test_an_unusable_checkpoint_is_one_sentence(run_vae, folder, damage):
     path = folder / "model-00030.pt"
     checkpoint.save_model(VAE(z_dim=4 if damage == "other z" else 3), path)
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:5000])
-    elif damage == "text":
-        path.write_text("hello")
-    elif damage == "folder":
-        path.unlink()
-        path.mkdir()
     assert "model-00030.pt" in failure(run_vae(*SHORT, "--train", 0), 1)
 
 
@@ -168,12 +167,9 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(run_vae, synthetic_dir,
     assert "checkpoints" in failure(run_vae(*options), 1)
 
 
-def test_a_model_too_large_for_the_memory_is_one_sentence(run_vae):
-    assert "not enough memory" in failure(run_vae("--z", 10**9, "--dataset", "synthetic"), 1)
-
-
 def test_main_returns_the_exit_status(tmp_path, folder, monkeypatch, synthetic_dir, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("codebase.machine.prepare_processor", lambda: None)  # not for all tests
     assert main(["--help"]) == 0
     assert main(["--z", "0"]) == 2
     assert main(["--train", "0"]) == 1

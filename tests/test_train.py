@@ -1,5 +1,6 @@
 """Training: batches, determinism, checkpoints, resuming, and that it learns."""
 
+import csv
 import os
 import signal
 
@@ -91,27 +92,53 @@ class Signal:
         return self.binarize(*arguments)
 
 
-@pytest.mark.parametrize("schedule", ["constant", "linear"])
-def test_a_resumed_run_ends_in_the_same_bytes(synthetic_images, tmp_path, monkeypatch, schedule):
-    # 610 steps, so that one interruption is before the first epoch's end and one after it.
-    options = dict(iter_max=610, iter_save=200, lr_schedule=schedule)
-    short_run(synthetic_images, tmp_path / "whole", **options)
-    for k in (1, 250, 354):
+def test_a_resumed_run_ends_in_the_same_bytes(synthetic_images, tmp_path, monkeypatch):
+    images = synthetic_images._replace(train=synthetic_images.train[:1000])  # epochs of ten steps
+    options = dict(iter_max=230, iter_save=50, lr_schedule="linear")
+    short_run(images, tmp_path / "whole", **options)
+    for k in (1, 50, 104):
         Signal(monkeypatch, signal.SIGTERM, k)
         with pytest.raises(Interrupted, match=r"--resume 1 goes on") as stop:
-            short_run(synthetic_images, tmp_path / "parts", resume=True, **options)
+            short_run(images, tmp_path / "parts", resume=True, **options)
         assert stop.value.signal == signal.SIGTERM
         monkeypatch.undo()
-    short_run(synthetic_images, tmp_path / "parts", resume=True, **options)
-    for number in (200, 400, 600, 610):
+    short_run(images, tmp_path / "parts", resume=True, **options)
+    for number in (50, 100, 150, 200, 230):
         whole, parts = (model_path(tmp_path / name, number) for name in ("whole", "parts"))
         assert whole.read_bytes() == parts.read_bytes()
+    whole, parts = ((tmp_path / name / "metrics.csv").read_text() for name in ("whole", "parts"))
+    assert whole == parts
+    rows = list(csv.DictReader(whole.splitlines()))
+    assert [int(row["step"]) for row in rows if row["images"] == "train"] == [100, 200]
+    assert [int(row["step"]) for row in rows if row["images"] == "test"] == [50, 100, 150, 200, 230]
+    for row in rows:
+        assert float(row["NELBO"]) == pytest.approx(float(row["KL"]) + float(row["REC"]), rel=1e-5)
 
 
 def test_the_usual_signal_handlers_are_back_after_training(synthetic_images, tmp_path):
     before = signal.getsignal(signal.SIGINT)
     short_run(synthetic_images, tmp_path, iter_max=2)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_starting_over_keeps_the_earlier_state_until_there_is_a_checkpoint(
+    synthetic_images, tmp_path, monkeypatch
+):
+    def interrupted_run(k, **options):
+        Signal(monkeypatch, signal.SIGTERM, k)
+        with pytest.raises(Interrupted):
+            short_run(synthetic_images, tmp_path, **options)
+        monkeypatch.undo()
+
+    earlier = tmp_path / "earlier-training-state.pt"
+    interrupted_run(7, iter_save=5)
+    before = state_path(tmp_path).read_bytes()
+    interrupted_run(3, run=1)
+    assert saved_steps(tmp_path) == [5]
+    assert earlier.read_bytes() == before
+    short_run(synthetic_images, tmp_path, run=1, resume=True)
+    assert saved_steps(tmp_path) == [30]
+    assert not earlier.exists()
 
 
 def test_a_complete_run_is_only_loaded(synthetic_images, tmp_path, monkeypatch):
@@ -158,14 +185,27 @@ def test_nothing_to_resume_is_said(synthetic_images, tmp_path, capsys):
     assert saved_steps(tmp_path) == [30]
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense", None])
-def test_a_damaged_training_state_is_refused(synthetic_images, tmp_path, content):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"nonsense",
+        {"optimizer": {}},
+        {"step": None},
+        {"stale": ["5"]},
+        {"metrics": [(1, "train")]},
+        {"window": torch.zeros(4)},
+        {"settings": {}},
+        {"pixels": torch.zeros(3)},
+    ],
+)
+def test_a_damaged_training_state_is_refused(synthetic_images, tmp_path, damage):
     short_run(synthetic_images, tmp_path, iter_max=2)
     path = state_path(tmp_path)
-    if content is None:
-        checkpoint.save(checkpoint.load(path) | {"optimizer": {}}, path)
+    if isinstance(damage, dict):
+        checkpoint.save(checkpoint.load(path) | damage, path)
     else:
-        path.write_bytes(content)
+        path.write_bytes(damage)
     with pytest.raises(CheckpointError, match=r"training-state\.pt"):
         short_run(synthetic_images, tmp_path, resume=True)
     assert saved_steps(tmp_path) == [2]
