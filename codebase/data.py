@@ -181,4 +181,6 @@ def binarize(images: Tensor, generator: torch.Generator | None = None) -> Tensor
     Returns:
         (..., 784) float32, zeros and ones.
     """
-    return torch.bernoulli(images / 255, generator=generator)
+    # In whole numbers, which is exact and faster: `value` of the 255 possible levels are below it.
+    level = torch.empty_like(images).random_(0, 255, generator=generator)
+    return (level < images).float()

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from codebase.data import Images, binarize, report_rows
+from codebase.data import Images, report_rows
 from codebase.models.vae import VAE
 from codebase.seeds import seeded
 from codebase.utils import duplicate
@@ -35,8 +35,8 @@ def all_images(images: Images) -> Tensor:
 
 
 def _binarize_once(images: Tensor) -> Tensor:
-    # On the CPU, so that every device is measured on the same bits.
-    return binarize(images, torch.Generator().manual_seed(SEED))
+    # With the protocol's own function and on the CPU, so that all are measured on the same bits.
+    return torch.bernoulli(images / 255, generator=torch.Generator().manual_seed(SEED))
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).parent.parent / "run_vae.py"
 
 @pytest.fixture(scope="session")
 def synthetic_dir(tmp_path_factory) -> Path:
-    """A data folder that holds the synthetic digits, drawn once for all processes of the session."""
+    """A data folder with the synthetic digits, drawn once for all processes of the session."""
     own = tmp_path_factory.getbasetemp()
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "data"
     folder.mkdir(exist_ok=True)

@@ -15,9 +15,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.net = nn.Sequential(
             nn.Linear(PIXELS, HIDDEN),
-            nn.ELU(),
+            nn.ELU(inplace=True),
             nn.Linear(HIDDEN, HIDDEN),
-            nn.ELU(),
+            nn.ELU(inplace=True),
             nn.Linear(HIDDEN, 2 * z_dim),
         )
 
@@ -33,9 +33,9 @@ class Decoder(nn.Module):
         super().__init__()
         self.net = nn.Sequential(
             nn.Linear(z_dim, HIDDEN),
-            nn.ELU(),
+            nn.ELU(inplace=True),
             nn.Linear(HIDDEN, HIDDEN),
-            nn.ELU(),
+            nn.ELU(inplace=True),
             nn.Linear(HIDDEN, PIXELS),
         )
 
