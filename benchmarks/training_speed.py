@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
 from codebase import data, machine, step
+from codebase.errors import UserError
+from run_vae import whole_number
 
 ROUNDS = 7
 WARM_UP = 50
@@ -98,16 +100,22 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--device", default="auto", help="as for run_vae.py")
-    parser.add_argument("--steps", type=int, default=200, help=f"steps in each of {ROUNDS} rounds")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="on the CPU")
+    count, threads = whole_number(1), torch.get_num_threads()
+    parser.add_argument(
+        "--steps", type=count, default=200, help=f"steps in each of {ROUNDS} rounds"
+    )
+    parser.add_argument("--threads", type=count, default=threads, help="on the CPU")
     parser.add_argument("--dataset", choices=data.DATASETS, default="auto")
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
     args = parser.parse_args()
 
     machine.prepare_processor(args.threads)
-    device = machine.choose_device(args.device)
+    try:
+        device = machine.choose_device(args.device)
+        images = data.load(args.dataset, args.data_dir)
+    except UserError as error:
+        parser.error(str(error))
     wait = (lambda: None) if device.type == "cpu" else torch.accelerator.synchronize
-    images = data.load(args.dataset, args.data_dir)
     contenders = {
         "conventional loop": conventional(images, device),
         "this project": project(images.train, device),

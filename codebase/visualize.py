@@ -1,42 +1,31 @@
 """Pictures of what the model has learned. Every function returns the figure, or saves it as PNG."""
 
 import csv
-import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from codebase.data import Images, report_rows
+from codebase.drawing import (
+    FONT,
+    finish,
+    label_rows,
+    new_figure,
+    scatter_digits,
+    show_grid,
+    tick_columns,
+)
 from codebase.errors import DataError
-from codebase.evaluate import report_images
-from codebase.files import write_atomically
+from codebase.evaluate import all_images, report_images
 from codebase.models.vae import VAE
 from codebase.utils import kl_normal
 
-if TYPE_CHECKING:  # slow to import, hence inside the functions
-    from matplotlib.axes import Axes
+if TYPE_CHECKING:  # slow to import
     from matplotlib.figure import Figure
 
-GAP = 2  # empty pixels between the images of a grid
-INK = "gray_r"
-FONT = {"fontsize": 9}
-DPI = 120
 MOST_DIMENSIONS = 20  # rows of a traversal
 COLUMNS = ("step", "NELBO", "KL", "REC")  # the numbers of metrics.csv
-
-
-def image_grid(images: Tensor, rows: int, columns: int) -> Tensor:
-    """Arrange images (n, 784) row by row in one picture; places beyond the n-th stay empty.
-
-    Returns:
-        (rows * (28 + GAP), columns * (28 + GAP)), 0 where there is no image.
-    """
-    cells = images.new_zeros(rows * columns, 28 + GAP, 28 + GAP)
-    cells[: len(images), :28, :28] = images.view(-1, 28, 28)
-    return cells.view(rows, columns, 28 + GAP, 28 + GAP).transpose(1, 2).flatten(0, 1).flatten(1)
 
 
 @torch.no_grad()
@@ -63,9 +52,9 @@ def visualize_samples(
     if not 0 < num_samples <= rows * columns:
         raise ValueError(f"{num_samples} samples do not fit into a grid of {rows} x {columns}")
     x = model.sample_x(num_samples)
-    figure, axes = _figure(8, 8 * rows / columns + 0.4, shown=save_path is None)
-    _show_grid(axes, x, rows, columns)
-    _finish(figure, f"Samples x ~ p(x | z), z ~ p(z): {title or model.name}", save_path)
+    figure, axes = new_figure(8, 8 * rows / columns + 0.4, shown=save_path is None)
+    show_grid(axes, x, rows, columns)
+    finish(figure, f"Samples x ~ p(x | z), z ~ p(z): {title or model.name}", save_path)
     if save_path is None:
         import matplotlib.pyplot as plt
 
@@ -86,7 +75,7 @@ def learning_curve(
         points = [(row["images"], *(float(row[key]) for key in COLUMNS)) for row in rows]
     except (KeyError, TypeError, ValueError):
         raise DataError(f"{metrics} is damaged; delete it to go without a learning curve") from None
-    figure, panels = _figure(8, 3, columns=3)
+    figure, panels = new_figure(8, 3, columns=3)
     names = ("NELBO", "KL(q(z | x) || p(z))", "REC, -log p(x | z)")
     for column, (axes, name) in enumerate(zip(panels, names, strict=True), start=2):
         for kind, label, style in [
@@ -102,7 +91,7 @@ def learning_curve(
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].legend(fontsize=8, frameon=False)
-    return _finish(figure, f"Learning curve: {title or Path(metrics).parent.name}", save_path)
+    return finish(figure, f"Learning curve: {title or Path(metrics).parent.name}", save_path)
 
 
 @torch.no_grad()
@@ -113,10 +102,10 @@ def reconstructions(
     rows = report_rows(images.test_labels)[::10]
     x = report_images(images)[::10].to(model.z_prior_m.device)
     mean = model.compute_sigmoid_given(model.enc.encode(x)[0])
-    figure, axes = _figure(8, 2.7)
-    _show_grid(axes, torch.cat([images.test[rows] / 255, x.cpu(), mean.cpu()]), 3, 10)
-    _label_rows(axes, ["image", "binarized input", "reconstruction"])
-    return _finish(figure, f"Reconstructions: {title or model.name}", save_path)
+    figure, axes = new_figure(8, 2.7)
+    show_grid(axes, torch.cat([images.test[rows] / 255, x.cpu(), mean.cpu()]), 3, 10)
+    label_rows(axes, ["image", "binarized input", "reconstruction"])
+    return finish(figure, f"Reconstructions: {title or model.name}", save_path)
 
 
 @torch.no_grad()
@@ -128,15 +117,15 @@ def latent_space(
     With two latent dimensions, the decoder's means over the plane at the normal quantiles; with
     others, a traversal of each dimension from -3 to 3 with the others at 0, ordered by their KL.
     """
-    x = images.test.to(model.z_prior_m.device) / 255
+    x = all_images(images).to(model.z_prior_m.device)
     m, v = model.enc.encode(x)
-    figure, (left, right) = _figure(10, 5, columns=2)
+    figure, (left, right) = new_figure(10, 5, columns=2)
     if model.z_dim == 2:
         quantiles = torch.distributions.Normal(0, 1).icdf((torch.arange(20) + 0.5) / 20)
         z = torch.cartesian_prod(-quantiles, quantiles).flip(1)  # z1 to the right, z2 upwards
-        _show_grid(left, model.compute_sigmoid_given(z.to(m)), 20, 20)
-        _tick_columns(left, {i: f"{quantiles[i]:.1f}" for i in (0, 5, 10, 14, 19)})
-        _label_rows(
+        show_grid(left, model.compute_sigmoid_given(z.to(m)), 20, 20)
+        tick_columns(left, {i: f"{quantiles[i]:.1f}" for i in (0, 5, 10, 14, 19)})
+        label_rows(
             left, [f"{-q:.1f}" if i in (0, 5, 10, 14, 19) else "" for i, q in enumerate(quantiles)]
         )
         left.set_xlabel("$z_1$, at equal steps of probability", **FONT)
@@ -149,9 +138,9 @@ def latent_space(
         z = m.new_zeros(len(order), 13, model.z_dim)
         steps = torch.linspace(-3, 3, 13).to(m)
         z[torch.arange(len(order)), :, order.cpu()] = steps
-        _show_grid(left, model.compute_sigmoid_given(z.flatten(0, 1)), len(order), 13)
-        _label_rows(left, [f"$z_{{{i + 1}}}$, KL {kl[i]:.2f}" for i in order.tolist()])
-        _tick_columns(left, {i: f"{steps[i]:.0f}" for i in range(0, 13, 2)})
+        show_grid(left, model.compute_sigmoid_given(z.flatten(0, 1)), len(order), 13)
+        label_rows(left, [f"$z_{{{i + 1}}}$, KL {kl[i]:.2f}" for i in order.tolist()])
+        tick_columns(left, {i: f"{steps[i]:.0f}" for i in range(0, 13, 2)})
         left.set_xlabel("value of the latent dimension, the others 0", **FONT)
         left.set_title("decoder means along each dimension, by its KL in nats", **FONT)
         centered = m - m.mean(0)
@@ -161,8 +150,8 @@ def latent_space(
         labels = [
             f"principal component {i + 1} ({share[i]:.0%} of variance)" for i in range(len(plane.T))
         ]
-    _scatter_digits(right, plane.cpu(), images.test_labels, labels)
-    return _finish(figure, f"Latent space: {title or model.name}", save_path)
+    scatter_digits(right, plane.cpu(), images.test_labels, labels)
+    return finish(figure, f"Latent space: {title or model.name}", save_path)
 
 
 @torch.no_grad()
@@ -176,27 +165,27 @@ def interpolation(
     path = torch.lerp(m[0::2, None], m[1::2, None], steps)
     means = model.compute_sigmoid_given(path.flatten(0, 1)).unflatten(0, (5, 10))
     rows = torch.cat([x[0::2, None], means, x[1::2, None]], 1)
-    figure, axes = _figure(8, 3.6)
-    _show_grid(axes, rows.flatten(0, 1), 5, 12)
-    _tick_columns(axes, {0: "input", 1: "0", 10: "1", 11: "input"})
+    figure, axes = new_figure(8, 3.6)
+    show_grid(axes, rows.flatten(0, 1), 5, 12)
+    tick_columns(axes, {0: "input", 1: "0", 10: "1", 11: "input"})
     axes.set_xlabel("share of the way between the posterior means", **FONT)
-    return _finish(figure, f"Interpolation: {title or model.name}", save_path)
+    return finish(figure, f"Interpolation: {title or model.name}", save_path)
 
 
 @torch.no_grad()
 def samples_and_means(model: VAE, title: str = "", save_path: str | Path | None = None) -> "Figure":
     """A hundred latents of the prior, as decoder means and as Bernoulli draws from them."""
     mean = model.sample_sigmoid(100)
-    figure, panels = _figure(8, 4.6, columns=2)
+    figure, panels = new_figure(8, 4.6, columns=2)
     for axes, x, name in zip(
         panels,
         (mean, torch.bernoulli(mean)),
         ("decoder means E[x | z]", "draws x ~ p(x | z) of the same z"),
         strict=True,
     ):
-        _show_grid(axes, x, 10, 10)
+        show_grid(axes, x, 10, 10)
         axes.set_title(name, **FONT)
-    return _finish(figure, f"Samples: {title or model.name}", save_path)
+    return finish(figure, f"Samples: {title or model.name}", save_path)
 
 
 def write_all(model: VAE, images: Images, title: str, folder: Path) -> list[Path]:
@@ -220,57 +209,3 @@ def write_all(model: VAE, images: Images, title: str, folder: Path) -> list[Path
     interpolation(model, images, title, new("interpolation.png"))
     samples_and_means(model, title, new("samples.png"))
     return paths
-
-
-def _figure(width: float, height: float, columns: int = 1, shown: bool = False) -> tuple:
-    """An empty figure in inches and its axes. Only one to be shown needs pyplot, and a screen."""
-    if shown:
-        from matplotlib.pyplot import figure as new_figure
-    else:
-        from matplotlib.figure import Figure as new_figure
-    figure = new_figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    return figure, figure.subplots(1, columns)
-
-
-def _show_grid(axes: "Axes", images: Tensor, rows: int, columns: int) -> None:
-    """Draw a grid of images as one; an axes for each would take seconds."""
-    grid = image_grid(images, rows, columns)[:-GAP, :-GAP].cpu().numpy()
-    axes.imshow(grid, cmap=INK, vmin=0, vmax=1, interpolation="antialiased")
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-
-
-def _label_rows(axes: "Axes", labels: Sequence[str]) -> None:
-    places = [i * (28 + GAP) + 14 for i in range(len(labels))]
-    axes.set_yticks(places, labels, fontsize=8)
-    axes.tick_params(length=0)
-
-
-def _tick_columns(axes: "Axes", labels: dict[int, str]) -> None:
-    axes.set_xticks([i * (28 + GAP) + 14 for i in labels], labels.values(), fontsize=8)
-    axes.tick_params(length=0)
-
-
-def _scatter_digits(axes: "Axes", points: Tensor, digits: Tensor, labels: Sequence[str]) -> None:
-    """Points (n, 2) or (n, 1) in the colour of their digit."""
-    if points.shape[1] == 1:
-        points, labels = torch.cat([points, torch.zeros_like(points)], 1), [*labels, ""]
-    # One scatter in the order of the file, so that no digit covers the others.
-    dots = axes.scatter(*points.T, s=1, c=digits, cmap="tab10", vmin=0, vmax=9)
-    axes.set_title(f"posterior means of {len(points)} test images, by digit", **FONT)
-    axes.set_xlabel(labels[0], **FONT)
-    axes.set_ylabel(labels[1], **FONT)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_aspect("equal", "datalim")
-    place = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
-    axes.legend(*dots.legend_elements(), fontsize=8, frameon=False, **place)
-
-
-def _finish(figure: "Figure", title: str, save_path: str | Path | None) -> "Figure":
-    figure.suptitle(title, fontsize=10)
-    if save_path is not None:
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png")
-        write_atomically(Path(save_path), picture.getvalue())
-    return figure

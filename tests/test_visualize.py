@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from codebase import visualize
+from codebase.drawing import image_grid
 from codebase.errors import DataError
 from codebase.models.vae import VAE
-from codebase.visualize import image_grid, visualize_samples
+from codebase.visualize import visualize_samples
 
 
 def test_grid_holds_the_images_row_by_row():
