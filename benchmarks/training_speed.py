@@ -101,9 +101,7 @@ def main() -> None:
     )
     parser.add_argument("--device", default="auto", help="as for run_vae.py")
     count, threads = whole_number(1), torch.get_num_threads()
-    parser.add_argument(
-        "--steps", type=count, default=200, help=f"steps in each of {ROUNDS} rounds"
-    )
+    parser.add_argument("--steps", type=count, default=200, help=f"in each of {ROUNDS} rounds")
     parser.add_argument("--threads", type=count, default=threads, help="on the CPU")
     parser.add_argument("--dataset", choices=data.DATASETS, default="auto")
     parser.add_argument("--data_dir", type=Path, default=Path("data"))

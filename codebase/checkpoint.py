@@ -2,6 +2,7 @@
 
 import io
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,13 @@ def load(path: Path) -> dict[str, Any]:
         CheckpointError: the file is cut short, damaged or no checkpoint.
         OSError: it cannot be read.
     """
-    content = path.read_bytes()
+    file = io.BytesIO(path.read_bytes())
     try:
-        content = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        # torch.save writes checksums that torch.load does not look at.
+        if zipfile.is_zipfile(file) and (damaged := zipfile.ZipFile(file).testzip()):
+            raise zipfile.BadZipFile(damaged)
+        file.seek(0)
+        content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the bytes of a file that is no checkpoint provoke
         raise CheckpointError(
             f"{path} is cut short, damaged or no checkpoint; delete it and train again"

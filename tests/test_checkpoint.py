@@ -113,9 +113,9 @@ def test_a_file_cut_at_any_place_is_refused(path):
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(flips=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 7)), min_size=1, max_size=4))
-def test_flipped_bits_are_refused_or_leave_a_usable_model(tmp_path, flips):
-    path, model = model_path(tmp_path, 1), VAE(z_dim=3)
-    save_model(model, path)
+def test_flipped_bits_are_refused_or_change_no_value(tmp_path, flips):
+    path, model, saved = model_path(tmp_path, 1), VAE(z_dim=3), VAE(z_dim=3)
+    save_model(saved, path)
     content = bytearray(path.read_bytes())
     for place, bit in flips:
         content[min(int(place * len(content)), len(content) - 1)] ^= 1 << bit
@@ -124,7 +124,25 @@ def test_flipped_bits_are_refused_or_leave_a_usable_model(tmp_path, flips):
         load_model(model, path)
     except CheckpointError as error:
         assert str(path) in str(error)
-    assert all(value.isfinite().all() for value in model.state_dict().values())
+    else:
+        assert all(
+            torch.equal(*pair) for pair in zip(model.parameters(), saved.parameters(), strict=True)
+        )
+
+
+def test_a_flipped_bit_of_a_weight_is_refused(path):
+    save_model(VAE(z_dim=3), path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert "damaged" in refused(path)
+
+
+def test_a_checkpoint_of_the_old_format_is_taken(path):
+    model, saved = VAE(z_dim=3), VAE(z_dim=3)
+    torch.save(saved.state_dict(), path, _use_new_zipfile_serialization=False)
+    load_model(model, path)
+    assert torch.equal(model.dec.net[4].bias, saved.dec.net[4].bias)
 
 
 def test_nothing_in_a_file_is_executed(path, tmp_path):
