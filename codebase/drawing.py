@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # slow to import, hence inside the functions
 GAP = 2  # empty pixels between the images of a grid
 INK = "gray_r"
 FONT = {"fontsize": 9}
-DPI = 120
+DPI = 110
 
 
 def image_grid(images: Tensor, rows: int, columns: int) -> Tensor:
