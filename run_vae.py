@@ -49,10 +49,10 @@ def learning_rate(text: str) -> float:
 def png_file(text: str) -> str:
     """The type of an argument that names a PNG file to write."""
     folder = os.path.dirname(text) or "."
-    if not text.lower().endswith(".png") or os.path.isdir(text) or not os.path.isdir(folder):
-        raise argparse.ArgumentTypeError(
-            f"must be a file name ending in .png, in a folder that exists, not {text!r}"
-        )
+    if not text.lower().endswith(".png") or os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"must be a file name ending in .png, not {text!r}")
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise argparse.ArgumentTypeError(f"must be in a folder that can be written, not {text!r}")
     return text
 
 
@@ -101,7 +101,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         type=whole_number(1, 10_000),
         default=1,
         metavar="N",
-        help="train the runs RUN, RUN + 1, ... and print their table",
+        help="train, or load, the runs RUN, RUN + 1, ... and print their table",
     )
     add(
         "--jobs",
@@ -124,7 +124,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         type=png_file,
         default="./visualizing_result.png",
         metavar="FILE",
-        help="picture of 200 samples",
+        help="picture of 200 samples, for a single run",
     )
     return parser.parse_args(argv)
 
@@ -140,7 +140,8 @@ def run(args: argparse.Namespace) -> int:
     with redirect_stdout(sys.stderr if args.runs > 1 else sys.stdout):
         name = checkpoint.model_name(args.z, args.run)
         pprint(vars(args))
-        print(f"Model name: {name}")
+        if args.runs == 1:
+            print(f"Model name: {name}")
         print(f"Device: {device}")
         if not args.train and args.runs == 1:
             model = report.load_run(args, args.run, device)  # before anything is downloaded
@@ -186,9 +187,12 @@ def main(argv: list[str] | None = None) -> int:
     except Interrupted as stop:
         message, status = str(stop), 128 + stop.signal
     except KeyboardInterrupt:
-        message, status = "interrupted; --resume 1 goes on from what is saved", 130
+        message, status = "interrupted; the same with --resume 1 goes on from what is saved", 130
     except UserError as error:
         message, status = str(error), 1
+    except BrokenPipeError:  # whoever read the output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         status = 1

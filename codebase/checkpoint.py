@@ -88,8 +88,9 @@ def load_model(model: nn.Module, path: Path) -> None:
             as it was.
     """
     if not path.is_file():
-        steps = ", ".join(map(str, saved_steps(path.parent))) or "none"
-        raise CheckpointError(f"there is no checkpoint {path}; steps saved in its folder: {steps}")
+        steps = ", ".join(map(str, saved_steps(path.parent)))
+        hint = f"{steps}; choose one with --iter_max" if steps else "none"
+        raise CheckpointError(f"there is no checkpoint {path}; steps saved in its folder: {hint}")
     state = load(path)
     expected = model.state_dict()
     if state.keys() != expected.keys():

@@ -84,7 +84,7 @@ def replicate(options: Namespace, images: data.Images, device: torch.device) -> 
     jobs = options.jobs or (threads if device.type == "cpu" else 1)
     jobs = min(jobs, options.runs)
     share = max(1, threads // jobs)
-    print(f"{options.runs} runs, {jobs} at a time, {share} threads each", file=sys.stderr)
+    print(f"{options.runs} runs, {jobs} at a time, threads for each: {share}", file=sys.stderr)
     context = multiprocessing.get_context("spawn")  # a forked process cannot use a GPU
     bars = context.RLock()
     waiting = list(range(options.run, options.run + options.runs))[::-1]
@@ -116,6 +116,7 @@ def replicate(options: Namespace, images: data.Images, device: torch.device) -> 
         print(f"| {' | '.join(line)} |")
     path.parent.mkdir(exist_ok=True)
     write_table(path, [COLUMNS, *table])
+    print(f"Saved to {path}", file=sys.stderr)
     return sum(isinstance(row, str) for row in rows.values())
 
 

@@ -75,7 +75,8 @@ def train(
         state = checkpoint.state_path(folder)
         if resume and state.exists():
             progress = load_state(state, settings, training)
-            print(f"Resuming at step {progress.step}")
+            done = progress.step >= settings.iter_max
+            print(f"{'Already' if done else 'Resuming'} at step {progress.step}")
         elif resume:
             print(f"Nothing to resume in {folder}: starting anew")
         elif state.exists():

@@ -90,7 +90,7 @@ def learning_curve(
         axes.set_ylabel("nats per image", **FONT)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].legend(fontsize=8, frameon=False)
+    panels[0].legend(fontsize=8, frameon=False, loc="upper right")
     return finish(figure, f"Learning curve: {title or Path(metrics).parent.name}", save_path)
 
 

@@ -102,8 +102,8 @@ def test_help_shows_every_default(run_vae):
         (["--train", "2"], "--train: invalid choice: 2"),
         (["--dataset", "cifar"], "--dataset: invalid choice: 'cifar'"),
         (["--figure", "picture.jpg"], "--figure: must be a file name ending in .png"),
-        (["--figure", "p" * 300 + "/x.png"], "in a folder that exists"),
-        (["--figure", "nowhere/picture.png"], "in a folder that exists"),
+        (["--figure", "p" * 300 + "/x.png"], "in a folder that can be written"),
+        (["--figure", "nowhere/picture.png"], "in a folder that can be written"),
         (["--device", "gpu"], "--device: this machine has no device 'gpu', only "),
         (["--device", "cuda:99"], "--device: this machine has no device 'cuda:99'"),
         (["--lr", "0"], "--lr: must be a positive number"),
@@ -139,7 +139,7 @@ def test_a_missing_checkpoint_is_named_with_the_steps_that_exist(run_vae, folder
     checkpoint.save_model(VAE(z_dim=3), folder / "model-00020.pt")
     sentence = failure(run_vae(*SHORT, "--train", 0), 1)
     assert f"no checkpoint checkpoints/{NAME}/model-00030.pt" in sentence
-    assert sentence.endswith("steps saved in its folder: 20")
+    assert sentence.endswith("steps saved in its folder: 20; choose one with --iter_max")
 
 
 @pytest.mark.parametrize("damage", ["other z", "cut"])

@@ -153,7 +153,7 @@ from codebase.models.vae import VAE
 model, x = VAE(z_dim=10), torch.rand(100, 784).round()
 model.negative_iwae_bound(x, 1)[0].backward()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-model.negative_iwae_bound(x, 1000)[0].backward()
+bound = model.negative_iwae_bound(x, 1000)[0]
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     grown = subprocess.run(
