@@ -10,7 +10,7 @@ import torch
 from codebase import checkpoint, evaluate, step, train
 from codebase.checkpoint import model_path, saved_steps, state_path
 from codebase.data import load_mnist
-from codebase.errors import BusyError, CheckpointError, DivergenceError, Interrupted
+from codebase.errors import CheckpointError, DivergenceError, Interrupted
 
 
 def short_run(images, folder, iter_save=1000, resume=False, **settings):
@@ -245,8 +245,3 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(
 def test_divergence_is_noticed_without_a_checkpoint(synthetic_images, tmp_path):
     with pytest.raises(DivergenceError, match="none"):
         short_run(synthetic_images, tmp_path, iter_max=100_000, iter_save=100_000, lr=1e30)
-
-
-def test_one_folder_takes_one_run_at_a_time(synthetic_images, tmp_path):
-    with train.locked(tmp_path), pytest.raises(BusyError, match=f"process {os.getpid()} is train"):
-        short_run(synthetic_images, tmp_path)
