@@ -90,7 +90,8 @@ def learning_curve(
         axes.set_ylabel("nats per image", **FONT)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].legend(fontsize=8, frameon=False, loc="upper right")
+    lines = panels[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return finish(figure, f"Learning curve: {title or Path(metrics).parent.name}", save_path)
 
 
