@@ -176,9 +176,13 @@ def main(argv: list[str] | None = None) -> int:
         args = parse_arguments(argv)
     except SystemExit as stop:
         return stop.code
-    from torch import OutOfMemoryError
+    try:
+        from torch import OutOfMemoryError
 
-    from codebase.errors import DeviceError, Interrupted, UserError
+        from codebase.errors import DeviceError, Interrupted, UserError
+    except KeyboardInterrupt:
+        print("run_vae.py: interrupted before it began", file=sys.stderr)
+        return 130
 
     try:
         return run(args)

@@ -193,6 +193,8 @@ def _work(
         except (UserError, OSError) as error:
             tqdm.write(f"run {run}: {error}", file=sys.stderr)
             results.send(f"failed: {error}")
+        except torch.OutOfMemoryError:
+            results.send(f"failed: the device {device} has not enough memory free")
     sys.exit(status)
 
 

@@ -1,7 +1,6 @@
 """A training run: steps, checkpoints, and what happens to it on the way."""
 
 import math
-import shutil
 import time
 from itertools import islice
 from pathlib import Path
@@ -14,7 +13,7 @@ from tqdm import tqdm
 from codebase import checkpoint, evaluate
 from codebase.data import Images
 from codebase.errors import CheckpointError, DivergenceError, Interrupted
-from codebase.files import append_row, locked, write_table
+from codebase.files import append_row, locked, write_atomically, write_table
 from codebase.machine import caught_signals
 from codebase.models.vae import VAE
 from codebase.seeds import NOISE, seed_for, seeded
@@ -79,10 +78,17 @@ def train(
             print(f"{'Already' if done else 'Resuming'} at step {progress.step}")
         elif resume:
             print(f"Nothing to resume in {folder}: starting anew")
-        elif state.exists():
-            shutil.copyfile(state, _earlier_state(folder))
+        elif state.exists() and not _earlier_state(folder).exists():
+            write_atomically(_earlier_state(folder), state.read_bytes())
+        last_model = checkpoint.model_path(folder, settings.iter_max)
+        if progress.step >= settings.iter_max and settings.iter_max in progress.stale:
+            raise CheckpointError(
+                f"{last_model} is an earlier run's; train on with a larger --iter_max"
+            )
+        if progress.step == settings.iter_max:
+            checkpoint.save_model(model, last_model)  # it may have been interrupted just before
         if progress.step > settings.iter_max:
-            checkpoint.load_model(model, checkpoint.model_path(folder, settings.iter_max))
+            checkpoint.load_model(model, last_model)
         if progress.step >= settings.iter_max:
             return progress.seconds
         if progress.stale:
@@ -154,11 +160,12 @@ def _run(
     if log_is_own:
         write_table(log, [METRICS, *metrics])
 
-    def save_state(step: int) -> None:
+    def save_state(step: int, with_log: bool) -> None:
         nonlocal state_saved, seconds
         state_saved = time.monotonic()
         seconds = state_saved - began
-        write_table(log, [METRICS, *metrics])
+        if with_log:
+            write_table(log, [METRICS, *metrics])
         progress = Progress(step, seconds, stale, metrics, window)._asdict()
         content = progress | state_of(training) | {"settings": _identity(settings, training)}
         checkpoint.save(content, checkpoint.state_path(folder))
@@ -199,7 +206,7 @@ def _run(
                 metrics.append((step, "test", *measured))
                 stale = [old for old in stale if old != step]
             if model_due or state_due or stopping:
-                save_state(step)
+                save_state(step, with_log=log_is_own or model_due)
             if model_due:  # now that this run has a model and a state, the earlier one's go
                 for old in stale:
                     checkpoint.model_path(folder, old).unlink(missing_ok=True)

@@ -69,11 +69,11 @@ def learning_curve(
     Raises:
         DataError: the file is damaged.
     """
-    with open(metrics, newline="") as file:
-        rows = list(csv.DictReader(file))
     try:
+        with open(metrics, newline="") as file:
+            rows = list(csv.DictReader(file))
         points = [(row["images"], *(float(row[key]) for key in COLUMNS)) for row in rows]
-    except (KeyError, TypeError, ValueError):
+    except (csv.Error, KeyError, TypeError, ValueError):
         raise DataError(f"{metrics} is damaged; delete it to go without a learning curve") from None
     figure, panels = new_figure(8, 3, columns=3)
     names = ("NELBO", "KL(q(z | x) || p(z))", "REC, -log p(x | z)")

@@ -136,6 +136,12 @@ def test_starting_over_keeps_the_earlier_state_until_there_is_a_checkpoint(
     interrupted_run(3, run=1)
     assert saved_steps(tmp_path) == [5]
     assert earlier.read_bytes() == before
+    metrics = (tmp_path / "metrics.csv").read_bytes()
+    interrupted_run(8, run=1)  # and again: the first of the earlier states is the one to keep
+    assert earlier.read_bytes() == before
+    assert (tmp_path / "metrics.csv").read_bytes() == metrics
+    with pytest.raises(CheckpointError, match="is an earlier run's"):
+        short_run(synthetic_images, tmp_path, run=1, iter_max=5, resume=True)
     short_run(synthetic_images, tmp_path, run=1, resume=True)
     assert saved_steps(tmp_path) == [30]
     assert not earlier.exists()

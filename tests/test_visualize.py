@@ -76,7 +76,10 @@ def test_the_traversal_is_ordered_by_kl(synthetic_images):
     assert names == ["$z_{2}$", "$z_{3}$", "$z_{1}$"]
 
 
-def test_damaged_metrics_are_named(tmp_path):
-    (tmp_path / "metrics.csv").write_text("step,images,NELBO\n100,train\n")
+@pytest.mark.parametrize(
+    "content", [b"step,images,NELBO\n100,train\n", b"step,images\n\xff,\xfe\n"]
+)
+def test_damaged_metrics_are_named(tmp_path, content):
+    (tmp_path / "metrics.csv").write_bytes(content)
     with pytest.raises(DataError, match=r"metrics\.csv is damaged"):
         visualize.learning_curve(tmp_path / "metrics.csv")
