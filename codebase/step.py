@@ -95,9 +95,9 @@ def training_steps(training: Training, images: Tensor, run: int, step: int = 0) 
     """
     model, optimizer, schedule, pixels = training
     for rows in batches(len(images), run, images.device, step):
+        optimizer.zero_grad()  # first, so that what follows is computed in the memory it frees
         x = binarize(images.index_select(0, rows), pixels)
         loss, summaries = model.loss(x)
-        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
