@@ -115,10 +115,11 @@ def test_iwae_with_one_sample_is_the_elbo_in_expectation(one_latent):
 def test_bounds_hold_and_tighten_to_the_exact_likelihood(one_latent):
     x = torch.rand(20, 784, dtype=torch.float64).round()
     exact = -exact_log_likelihood(one_latent, x).mean().item()
-    bounds = [one_latent.negative_iwae_bound(x, iw)[0].item() for iw in (1, 10, 100, 2000)]
-    assert bounds == sorted(bounds, reverse=True)
-    assert one_latent.negative_elbo_bound(x)[0] > exact + 0.1
-    assert bounds[-1] == pytest.approx(exact, abs=0.02)
+    often = x.repeat(20, 1)  # so that the noise is below what the bounds differ by
+    loose, tighter, tight = (one_latent.negative_iwae_bound(often, iw)[0] for iw in (1, 10, 100))
+    assert loose > tighter + 1 > tight + 1.1 > exact + 1
+    assert one_latent.negative_elbo_bound(often)[0] > exact + 1
+    assert one_latent.negative_iwae_bound(x, 2000)[0].item() == pytest.approx(exact, abs=0.02)
 
 
 @pytest.mark.parametrize("different", [True, False])

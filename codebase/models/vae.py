@@ -15,8 +15,8 @@ from codebase.utils import (
     sample_gaussian,
 )
 
-# Latent samples decoded at once by the importance-weighted bound: about 300 MB of activations.
-ROWS_AT_ONCE = 10_000
+# Latent samples decoded at once by the importance-weighted bound: what fits into a cache.
+ROWS_AT_ONCE = 1_000
 
 
 class VAE(nn.Module):
