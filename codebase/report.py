@@ -1,6 +1,7 @@
 """Replicates: several runs beside each other, and the report's table of their bounds."""
 
 import multiprocessing
+import os
 import signal
 import statistics
 import sys
@@ -40,7 +41,11 @@ def load_run(options: Namespace, run: int, device: torch.device) -> VAE:
 
 
 def train_run(
-    options: Namespace, run: int, images: data.Images, device: torch.device, bar_row: int = 0
+    options: Namespace,
+    run: int,
+    images: data.Images,
+    device: torch.device,
+    bar_row: int | None = None,
 ) -> tuple[VAE, float]:
     """Train the run's model; the model and the seconds of training are returned.
 
@@ -109,6 +114,7 @@ def replicate(options: Namespace, images: data.Images, device: torch.device) -> 
                 free_rows.append(bar_row)
     finally:
         stop([process for process, *_ in active.values()])
+        print("\r", end="", file=sys.stderr)  # back from where the last bar left the cursor
     table = make_table(rows)
     path = checkpoint.CHECKPOINTS / f"report_z={options.z:02d}.csv"
     print(f"Bounds in nats per image, {images.name}, z = {options.z}, {options.iter_max} steps\n")
@@ -175,7 +181,8 @@ def _work(
     prepare_processor(threads)
     tqdm.set_lock(bars)  # so that the bars of all processes share the terminal
     status = 1
-    with redirect_stdout(sys.stderr):  # standard output is the table's
+    # Standard output is the table's, and lines between them would tear the bars.
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         try:
             images = data.load(dataset, Path(options.data_dir))
             if options.train:

@@ -42,7 +42,7 @@ def train(
     *,
     iter_save: int,
     resume: bool = False,
-    bar_row: int = 0,
+    bar_row: int | None = None,
 ) -> float:
     """Train the model up to step `iter_max`, saving it every `iter_save` steps and at the end.
 
@@ -56,7 +56,7 @@ def train(
         folder: an earlier run's models in it are removed when this one's first is saved; until
             then its training state is kept as `earlier-training-state.pt`.
         resume: go on from the state in the folder, if there is one.
-        bar_row: the row of the terminal that the bar is drawn in.
+        bar_row: for one of several runs, the row of the terminal that its bar has for that time.
 
     Returns:
         seconds of training, those before the run was resumed included.
@@ -143,7 +143,7 @@ def _run(
     settings: Settings,
     progress: Progress,
     iter_save: int,
-    bar_row: int,
+    bar_row: int | None,
 ) -> float:
     """Take the steps that are left and return the seconds of training."""
     done, seconds, stale, metrics, window = progress
@@ -179,6 +179,7 @@ def _run(
             mininterval=0.25,
             dynamic_ncols=True,
             position=bar_row,
+            leave=bar_row is None,
             disable=False,
         ) as bar,
     ):
