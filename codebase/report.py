@@ -114,7 +114,8 @@ def replicate(options: Namespace, images: data.Images, device: torch.device) -> 
                 free_rows.append(bar_row)
     finally:
         stop([process for process, *_ in active.values()])
-        print("\r", end="", file=sys.stderr)  # back from where the last bar left the cursor
+        if sys.stderr.isatty():
+            print("\r", end="", file=sys.stderr)  # back from where the last bar left the cursor
     table = make_table(rows)
     path = checkpoint.CHECKPOINTS / f"report_z={options.z:02d}.csv"
     print(f"Bounds in nats per image, {images.name}, z = {options.z}, {options.iter_max} steps\n")
@@ -181,7 +182,7 @@ def _work(
     prepare_processor(threads)
     tqdm.set_lock(bars)  # so that the bars of all processes share the terminal
     status = 1
-    # Standard output is the table's, and lines between them would tear the bars.
+    # Standard output is the table's, and what a run alone says there would tear the bars.
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         try:
             images = data.load(dataset, Path(options.data_dir))
@@ -198,7 +199,6 @@ def _work(
         except Interrupted as stop:
             status = 128 + stop.signal
         except (UserError, OSError) as error:
-            tqdm.write(f"run {run}: {error}", file=sys.stderr)
             results.send(f"failed: {error}")
         except torch.OutOfMemoryError:
             results.send(f"failed: the device {device} has not enough memory free")

@@ -56,7 +56,8 @@ def train(
         folder: an earlier run's models in it are removed when this one's first is saved; until
             then its training state is kept as `earlier-training-state.pt`.
         resume: go on from the state in the folder, if there is one.
-        bar_row: for one of several runs, the row of the terminal that its bar has for that time.
+        bar_row: of the terminal, for one of several runs, whose bar vanishes at the end; None: the
+            run is alone, and its bar stays.
 
     Returns:
         seconds of training, those before the run was resumed included.

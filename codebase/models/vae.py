@@ -15,7 +15,8 @@ from codebase.utils import (
     sample_gaussian,
 )
 
-# Latent samples decoded at once by the importance-weighted bound: what fits into a cache.
+# Rows that an evaluation sends through the networks at once: about 30 MB of activations. With more,
+# getting the memory takes longer than computing.
 ROWS_AT_ONCE = 1_000
 
 
