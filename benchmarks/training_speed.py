@@ -18,7 +18,7 @@ from torchvision.transforms import ToTensor
 
 from codebase import data, machine, step
 from codebase.errors import UserError
-from run_vae import whole_number
+from run_vae import Parser, whole_number
 
 ROUNDS = 7
 WARM_UP = 50
@@ -96,22 +96,24 @@ def milliseconds(steps: Iterator[None], count: int, wait: Callable[[], None]) ->
 
 def main() -> None:
     """Time the three in turn, several rounds, and print a table as Markdown."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    parser = Parser(
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--device", default="auto", help="as for run_vae.py")
-    count, threads = whole_number(1), torch.get_num_threads()
-    parser.add_argument("--steps", type=count, default=200, help=f"in each of {ROUNDS} rounds")
-    parser.add_argument("--threads", type=count, default=threads, help="on the CPU")
-    parser.add_argument("--dataset", choices=data.DATASETS, default="auto")
-    parser.add_argument("--data_dir", type=Path, default=Path("data"))
+    add, count, threads = parser.add_argument, whole_number(1), torch.get_num_threads()
+    add("--steps", type=count, default=200, metavar="N", help=f"in each of {ROUNDS} rounds")
+    add("--threads", type=count, default=threads, metavar="N", help="on the CPU")
+    add("--device", default="auto", help="as for run_vae.py")
+    add("--dataset", choices=data.DATASETS, default="auto", help="as for run_vae.py")
+    add("--data_dir", default="data", metavar="DIR", help="folder of the images")
     args = parser.parse_args()
 
     machine.prepare_processor(args.threads)
     try:
         device = machine.choose_device(args.device)
-        images = data.load(args.dataset, args.data_dir)
-    except UserError as error:
+        images = data.load(args.dataset, Path(args.data_dir))
+    except (UserError, OSError) as error:
         parser.error(str(error))
     wait = (lambda: None) if device.type == "cpu" else torch.accelerator.synchronize
     contenders = {
@@ -142,4 +144,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
