@@ -71,7 +71,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--run", type=whole_number(0), default=0, metavar="N", help="number and seed of the run")
     add(
         "--train",
-        type=int,
+        type=whole_number(0, 1),
         choices=(0, 1),
         default=1,
         help="1: train and report; 0: load the checkpoint of step iter_max and report",
@@ -91,7 +91,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add(
         "--resume",
-        type=int,
+        type=whole_number(0, 1),
         choices=(0, 1),
         default=0,
         help="1: go on from where the run was interrupted; 0: start anew",
@@ -112,7 +112,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add(
         "--figures",
-        type=int,
+        type=whole_number(0, 1),
         choices=(0, 1),
         default=0,
         help="1: write all pictures into the run's folder as well",
@@ -191,7 +191,9 @@ def main(argv: list[str] | None = None) -> int:
     except Interrupted as stop:
         message, status = str(stop), 128 + stop.signal
     except KeyboardInterrupt:
-        message, status = "interrupted; the same with --resume 1 goes on from what is saved", 130
+        message, status = "interrupted", 130
+        if args.train:
+            message += "; the same command with --resume 1 goes on from what is saved"
     except UserError as error:
         message, status = str(error), 1
     except BrokenPipeError:  # whoever read the output has gone, as `head` does

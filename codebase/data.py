@@ -138,6 +138,7 @@ def load_synthetic(data_dir: Path) -> Images:
         pass
     except Exception as error:  # whatever a damaged archive raises: it can be drawn again
         print(f"{path} is damaged ({error}); drawing it again.", file=sys.stderr)
+    print(f"Drawing the synthetic digits, which are kept in {path}", file=sys.stderr)
     generator = torch.Generator().manual_seed(0)
     train, train_labels = synthetic.draw_digits(synthetic.TRAIN_COUNTS, generator)
     test, test_labels = synthetic.draw_digits(synthetic.TEST_COUNTS, generator)

@@ -133,7 +133,10 @@ def load_state(path: Path, settings: Settings, training: Training) -> Progress:
             f"{path} is damaged or no training state; delete it to start anew"
         ) from error
     if differences:
-        raise CheckpointError(f"{path} is of other settings: {', '.join(differences)}")
+        raise CheckpointError(
+            f"{path} is of other settings: {', '.join(differences)}; without --resume 1 a run "
+            "starts anew"
+        )
     return progress
 
 
@@ -218,7 +221,9 @@ def _run(
                 break
     if signals:
         raise Interrupted(
-            f"interrupted at step {step}, which is saved; --resume 1 goes on from there", signals[0]
+            f"interrupted at step {step}, which is saved; the same command with --resume 1 goes on "
+            "from there",
+            signals[0],
         )
     return seconds
 

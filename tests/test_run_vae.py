@@ -99,7 +99,7 @@ def test_help_shows_every_default(run_vae):
         (["--iter_max", "1.5"], "--iter_max: must be"),
         (["--iter_save", "-1"], "--iter_save: must be"),
         (["--run", "-1"], "--run: must be a whole number from 0"),
-        (["--train", "2"], "--train: invalid choice: 2"),
+        (["--train", "yes"], "--train: must be a whole number from 0 to 1"),
         (["--dataset", "cifar"], "--dataset: invalid choice: 'cifar'"),
         (["--figure", "picture.jpg"], "--figure: must be a file name ending in .png"),
         (["--figure", "p" * 300 + "/x.png"], "in a folder that can be written"),
@@ -111,7 +111,7 @@ def test_help_shows_every_default(run_vae):
         (["--lr", "1e999"], "--lr: must be"),
         (["--lr_schedule", "cosine"], "--lr_schedule: invalid choice"),
         (["--runs", "0"], "--runs: must be a whole number from 1"),
-        (["--resume", "2"], "--resume: invalid choice: 2"),
+        (["--resume", "2"], "--resume: must be a whole number from 0 to 1"),
         (["--iter"], "unrecognized arguments: --iter"),
     ],
 )
