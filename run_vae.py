@@ -176,13 +176,12 @@ def main(argv: list[str] | None = None) -> int:
         args = parse_arguments(argv)
     except SystemExit as stop:
         return stop.code
-    try:
+    from codebase.signals import leaving_at_once
+
+    with leaving_at_once():
         from torch import OutOfMemoryError
 
         from codebase.errors import DeviceError, Interrupted, UserError
-    except KeyboardInterrupt:
-        print("run_vae.py: interrupted before it began", file=sys.stderr)
-        return 130
 
     try:
         return run(args)

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import tempfile
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from codebase import synthetic
 from codebase.errors import DataError, DownloadError
 from codebase.files import write_atomically
+from codebase.signals import leaving_at_once
 
 DATASETS = ("auto", "mnist", "synthetic")
 
@@ -107,6 +108,8 @@ def _read_mnist(path: Path) -> Tensor:
 def _download_mnist(data_dir: Path, folder: Path) -> None:
     """Download the four files through torchvision and move them to `folder` once all are whole."""
     folder.mkdir(parents=True, exist_ok=True)
+    with leaving_at_once(), suppress(ImportError, RuntimeError):  # what fails is told below
+        import torchvision  # slow, and only needed here
     timeout = socket.getdefaulttimeout()
     # In a folder of its own, so that a download that fails leaves nothing behind.
     with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as scratch:
@@ -114,7 +117,7 @@ def _download_mnist(data_dir: Path, folder: Path) -> None:
             # torchvision sets no limit: behind a silent firewall it would wait for minutes.
             socket.setdefaulttimeout(20)
             with redirect_stdout(sys.stderr):
-                import torchvision  # slow, and only needed here
+                import torchvision
 
                 torchvision.datasets.MNIST(scratch, download=True)
         except (ImportError, RuntimeError, OSError, http.client.HTTPException) as error:

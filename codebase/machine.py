@@ -1,10 +1,4 @@
-"""What concerns the machine: its devices, its processor's modes and its signals."""
-
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+"""What concerns the machine: its devices and its processor's modes."""
 
 import torch
 
@@ -37,24 +31,3 @@ def prepare_processor(threads: int | None = None) -> None:
     torch.set_flush_denormal(True)
     if threads is not None:
         torch.set_num_threads(threads)
-
-
-@contextmanager
-def caught_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of acting on them; the second of a kind acts as usual."""
-    received: list[int] = []
-    usual = {}
-
-    def receive(number: int, _frame: Any) -> None:
-        received.append(number)
-        signal.signal(number, usual[number])
-
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) != signal.SIG_IGN:
-                usual[number] = signal.signal(number, receive)
-    try:
-        yield received
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)

@@ -21,6 +21,7 @@ from codebase.seeds import (
     seeded,
     set_global_state,
 )
+from codebase.signals import leaving_at_once
 
 BATCH_SIZE = 100
 WARM_UP = 100  # steps over which the linear schedule rises
@@ -61,7 +62,8 @@ def start(model: VAE, settings: Settings) -> Training:
             return 1.0
         return min((step + 1) / WARM_UP, 1 - step / settings.iter_max)
 
-    optimizer = Adam(model.parameters(), lr=settings.lr, fused=True)
+    with leaving_at_once():  # a process's first optimizer imports a lot
+        optimizer = Adam(model.parameters(), lr=settings.lr, fused=True)
     pixels = torch.Generator(model.z_prior_m.device).manual_seed(seed_for(settings.run, PIXELS))
     return Training(model, optimizer, LambdaLR(optimizer, factor), pixels)
 

@@ -14,9 +14,9 @@ from codebase import checkpoint, evaluate
 from codebase.data import Images
 from codebase.errors import CheckpointError, DivergenceError, Interrupted
 from codebase.files import append_row, locked, write_atomically, write_table
-from codebase.machine import caught_signals
 from codebase.models.vae import VAE
 from codebase.seeds import NOISE, seed_for, seeded
+from codebase.signals import caught_signals
 from codebase.step import Settings, Training, restore, start, state_of, training_steps
 
 SECONDS_BETWEEN_STATES = 60
