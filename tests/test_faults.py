@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import SCRIPT
 
 from codebase import checkpoint, data, step, train
 from codebase.models.nns import v1
 from codebase.models.vae import VAE
 
-SCRIPT = Path(__file__).parent.parent / "run_vae.py"
 NAME = "model=vae_z=03_run=0000"
 SETTINGS = step.Settings(3, 0, 1_000_000, 1e-3, "constant", "noise")
 

@@ -6,15 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from conftest import SCRIPT
 
 from codebase import checkpoint, report
 from codebase.report import make_table
 from run_vae import main
 
-SCRIPT = Path(__file__).parent.parent / "run_vae.py"
 SHORT = ("--z", 3, "--iter_max", 25, "--dataset", "synthetic")
 
 

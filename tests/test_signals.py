@@ -2,11 +2,9 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-SCRIPT = Path(__file__).parent.parent / "run_vae.py"
+from conftest import SCRIPT
 
 # Runs the script, and presses Ctrl-C when it imports a certain module.
 PROGRAM = """
