@@ -25,6 +25,7 @@ def whole_number(minimum: int, maximum: int = 1_000_000_000) -> Callable[[str], 
     """The type of an argument that is a whole number within limits."""
 
     def parse(text: str) -> int:
+        """Read one argument."""
         digits = text.isascii() and text.isdigit() and len(text) <= len(str(maximum))
         if not digits or not minimum <= int(text) <= maximum:
             raise argparse.ArgumentTypeError(
@@ -65,14 +66,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add, count = parser.add_argument, whole_number(1)
+    switch = {"type": whole_number(0, 1), "metavar": "{0,1}"}
     add("--z", type=whole_number(1, 10_000), default=10, metavar="N", help="latent dimensions")
     add("--iter_max", type=count, default=20000, metavar="N", help="training steps")
     add("--iter_save", type=count, default=10000, metavar="N", help="steps between checkpoints")
     add("--run", type=whole_number(0), default=0, metavar="N", help="number and seed of the run")
     add(
         "--train",
-        type=whole_number(0, 1),
-        choices=(0, 1),
+        **switch,
         default=1,
         help="1: train and report; 0: load the checkpoint of step iter_max and report",
     )
@@ -91,8 +92,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add(
         "--resume",
-        type=whole_number(0, 1),
-        choices=(0, 1),
+        **switch,
         default=0,
         help="1: go on from where the run was interrupted; 0: start anew",
     )
@@ -112,8 +112,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     add(
         "--figures",
-        type=whole_number(0, 1),
-        choices=(0, 1),
+        **switch,
         default=0,
         help="1: write all pictures into the run's folder as well",
     )

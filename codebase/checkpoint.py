@@ -30,6 +30,11 @@ def state_path(folder: Path) -> Path:
     return folder / "training-state.pt"
 
 
+def earlier_state_path(folder: Path) -> Path:
+    """The file that keeps an earlier run's state until the new run has a model of its own."""
+    return folder / "earlier-training-state.pt"
+
+
 def saved_steps(folder: Path) -> list[int]:
     """The steps whose models are in `folder`, in rising order."""
     names = (re.fullmatch(r"model-(\d{5,})\.pt", path.name) for path in folder.glob("model-*.pt"))

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import tempfile
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,28 +108,28 @@ def _read_mnist(path: Path) -> Tensor:
 def _download_mnist(data_dir: Path, folder: Path) -> None:
     """Download the four files through torchvision and move them to `folder` once all are whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    with leaving_at_once(), suppress(ImportError, RuntimeError):  # what fails is told below
-        import torchvision  # slow, and only needed here
     timeout = socket.getdefaulttimeout()
-    # In a folder of its own, so that a download that fails leaves nothing behind.
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as scratch:
-        try:
-            # torchvision sets no limit: behind a silent firewall it would wait for minutes.
-            socket.setdefaulttimeout(20)
-            with redirect_stdout(sys.stderr):
-                import torchvision
-
-                torchvision.datasets.MNIST(scratch, download=True)
-        except (ImportError, RuntimeError, OSError, http.client.HTTPException) as error:
-            reason = (str(error).strip() or repr(error)).splitlines()[-1].strip("<>")
-            raise DownloadError(
-                f"MNIST is not in {folder} and could not be downloaded ({reason}); put its four "
-                f"uncompressed files there ({', '.join(MNIST_FILES)}), or use --dataset synthetic"
-            ) from error
-        finally:
-            socket.setdefaulttimeout(timeout)
-        for name in MNIST_FILES:
-            os.replace(Path(scratch, "MNIST", "raw", name), folder / name)
+    try:
+        with leaving_at_once():
+            import torchvision  # slow, and only needed here
+        # torchvision sets no limit: behind a silent firewall it would wait for minutes.
+        socket.setdefaulttimeout(20)
+        # In a folder of its own, so that a download that fails leaves nothing behind.
+        with (
+            tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as scratch,
+            redirect_stdout(sys.stderr),
+        ):
+            torchvision.datasets.MNIST(scratch, download=True)
+            for name in MNIST_FILES:
+                os.replace(Path(scratch, "MNIST", "raw", name), folder / name)
+    except (ImportError, RuntimeError, OSError, http.client.HTTPException) as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[-1].strip("<>")
+        raise DownloadError(
+            f"MNIST is not in {folder} and could not be downloaded ({reason}); put its four "
+            f"uncompressed files there ({', '.join(MNIST_FILES)}), or use --dataset synthetic"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(timeout)
 
 
 def load_synthetic(data_dir: Path) -> Images:
@@ -140,7 +140,7 @@ def load_synthetic(data_dir: Path) -> Images:
     except FileNotFoundError:
         pass
     except Exception as error:  # whatever a damaged archive raises: it can be drawn again
-        print(f"{path} is damaged ({error}); drawing it again.", file=sys.stderr)
+        print(f"{path} is damaged ({error}).", file=sys.stderr)
     print(f"Drawing the synthetic digits, which are kept in {path}", file=sys.stderr)
     generator = torch.Generator().manual_seed(0)
     train, train_labels = synthetic.draw_digits(synthetic.TRAIN_COUNTS, generator)

@@ -135,6 +135,7 @@ def make_table(rows: dict[int, list[float | None] | str]) -> list[list[str]]:
     """
 
     def line(name: str, values: list[float | None]) -> list[str]:
+        """One line: its name, bounds in nats and seconds as minutes."""
         *bounds, seconds = values
         minutes = "" if seconds is None else f"{int(seconds) // 60:02d}:{int(seconds) % 60:02d}"
         return [name, *(f"{value:.4f}" for value in bounds), minutes]

@@ -15,6 +15,7 @@ def caught_signals() -> Iterator[list[int]]:
     usual: dict[int, Any] = {}
 
     def receive(number: int, _frame: Any) -> None:
+        """Handle one signal."""
         received.append(number)
         signal.signal(number, usual[number])
 

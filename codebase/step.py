@@ -128,3 +128,10 @@ def restore(training: Training, state: dict[str, Any]) -> None:
     training.schedule.load_state_dict(state["schedule"])
     training.pixels.set_state(state["pixels"])
     set_global_state(state["noise"], training.pixels.device)
+    if not all_finite(training.model):
+        raise ValueError("parameters are not finite")
+
+
+def all_finite(model: VAE) -> bool:
+    """Whether no parameter is nan or infinite. This waits for the device."""
+    return all(parameter.isfinite().all() for parameter in model.parameters())

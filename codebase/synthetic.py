@@ -56,6 +56,7 @@ def _draw(strokes: list[list[tuple[float, float]]], n: int, generator: torch.Gen
     """Draw n images of one digit, (n, 784) uint8."""
 
     def normal(mean: float, std: float, *shape: int) -> Tensor:
+        """Noise for every image, (n, *shape)."""
         # Limited, so that no digit becomes unreadable or leaves the image.
         noise = torch.randn(n, *shape, generator=generator).clamp(-2, 2)
         return mean + std * noise

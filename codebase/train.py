@@ -4,10 +4,8 @@ import math
 import time
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from codebase import checkpoint, evaluate
@@ -15,23 +13,14 @@ from codebase.data import Images
 from codebase.errors import CheckpointError, DivergenceError, Interrupted
 from codebase.files import append_row, locked, write_atomically, write_table
 from codebase.models.vae import VAE
+from codebase.resume import Progress, load_state, save_state
 from codebase.seeds import NOISE, seed_for, seeded
 from codebase.signals import caught_signals
-from codebase.step import Settings, Training, restore, start, state_of, training_steps
+from codebase.step import Settings, Training, all_finite, start, training_steps
 
 SECONDS_BETWEEN_STATES = 60
 LOG_EVERY = 100  # steps
 METRICS = ("step", "images", "NELBO", "KL", "REC")  # the columns of metrics.csv
-
-
-class Progress(NamedTuple):
-    """How far a run has come, apart from the training itself."""
-
-    step: int
-    seconds: float
-    stale: list[int]  # steps of an earlier run whose models are still in the folder
-    metrics: list[tuple[int, str, float, float, float]]  # the rows of metrics.csv
-    window: Tensor  # the sum of the bounds since the last row
 
 
 def train(
@@ -79,8 +68,8 @@ def train(
             print(f"{'Already' if done else 'Resuming'} at step {progress.step}")
         elif resume:
             print(f"Nothing to resume in {folder}: starting anew")
-        elif state.exists() and not _earlier_state(folder).exists():
-            write_atomically(_earlier_state(folder), state.read_bytes())
+        elif state.exists() and not checkpoint.earlier_state_path(folder).exists():
+            write_atomically(checkpoint.earlier_state_path(folder), state.read_bytes())
         last_model = checkpoint.model_path(folder, settings.iter_max)
         if progress.step >= settings.iter_max and settings.iter_max in progress.stale:
             raise CheckpointError(
@@ -96,48 +85,6 @@ def train(
             print(f"Deleting existing path: {folder}")
             print("(once the first checkpoint of this run is there to take its place)")
         return _run(training, images, folder, settings, progress, iter_save, bar_row)
-
-
-def load_state(path: Path, settings: Settings, training: Training) -> Progress:
-    """Read a training state and put the training into it.
-
-    Raises:
-        CheckpointError: it is damaged or one of other settings.
-        OSError: it cannot be read.
-    """
-    state = checkpoint.load(path)
-    try:
-        then, now = state["settings"], _identity(settings, training)
-        if settings.lr_schedule == "constant":
-            now["iter_max"] = then["iter_max"]  # only a goal, then
-        differences = [
-            f"{key} was {then[key]} and is {now[key]}" for key in now if then[key] != now[key]
-        ]
-        if not differences:
-            restore(training, state)
-            # Built anew and formatted once, so that what is odd in it shows here.
-            progress = Progress(
-                step=int(state["step"]),
-                seconds=float(state["seconds"]),
-                stale=[s for s in state["stale"] if checkpoint.model_path(path.parent, s).exists()],
-                metrics=[
-                    (int(s), str(i), float(n), float(k), float(r))
-                    for s, i, n, k, r in state["metrics"]
-                ],
-                window=state["window"] + torch.zeros(3),
-            )
-            if not _all_finite(training.model):
-                raise ValueError("parameters are not finite")
-    except Exception as error:  # whatever a foreign or damaged state provokes
-        raise CheckpointError(
-            f"{path} is damaged or no training state; delete it to start anew"
-        ) from error
-    if differences:
-        raise CheckpointError(
-            f"{path} is of other settings: {', '.join(differences)}; without --resume 1 a run "
-            "starts anew"
-        )
-    return progress
 
 
 def _run(
@@ -160,19 +107,19 @@ def _run(
 
     # Over an earlier run, its metrics are kept until this run has a checkpoint of its own.
     log = folder / "metrics.csv"
-    log_is_own = not stale and not _earlier_state(folder).exists()
+    log_is_own = not stale and not checkpoint.earlier_state_path(folder).exists()
     if log_is_own:
         write_table(log, [METRICS, *metrics])
 
-    def save_state(step: int, with_log: bool) -> None:
+    def save(step: int, with_log: bool) -> None:
+        """Write the state after `step` steps, and the metrics up to there."""
         nonlocal state_saved, seconds
         state_saved = time.monotonic()
         seconds = state_saved - began
         if with_log:
             write_table(log, [METRICS, *metrics])
-        progress = Progress(step, seconds, stale, metrics, window)._asdict()
-        content = progress | state_of(training) | {"settings": _identity(settings, training)}
-        checkpoint.save(content, checkpoint.state_path(folder))
+        progress = Progress(step, seconds, stale, metrics, window)
+        save_state(checkpoint.state_path(folder), progress, settings, training)
 
     with (
         caught_signals() as signals,
@@ -211,11 +158,11 @@ def _run(
                 metrics.append((step, "test", *measured))
                 stale = [old for old in stale if old != step]
             if model_due or state_due or stopping:
-                save_state(step, with_log=log_is_own or model_due)
+                save(step, with_log=log_is_own or model_due)
             if model_due:  # now that this run has a model and a state, the earlier one's go
                 for old in stale:
                     checkpoint.model_path(folder, old).unlink(missing_ok=True)
-                _earlier_state(folder).unlink(missing_ok=True)
+                checkpoint.earlier_state_path(folder).unlink(missing_ok=True)
                 stale, log_is_own = [], True
             if stopping:
                 break
@@ -229,23 +176,10 @@ def _run(
 
 
 def _check_finite(loss: float, step: int, model: VAE, folder: Path, stale: list[int]) -> None:
-    if math.isfinite(loss) and _all_finite(model):
+    if math.isfinite(loss) and all_finite(model):
         return
     saved = [*set(checkpoint.saved_steps(folder)) - set(stale)] or ["none"]
     raise DivergenceError(
         f"the training diverged: the loss is {loss} at step {step}; last good checkpoint in "
         f"{folder}: {max(saved)}; a smaller --lr may help"
     )
-
-
-def _all_finite(model: VAE) -> bool:
-    return all(parameter.isfinite().all() for parameter in model.parameters())
-
-
-def _identity(settings: Settings, training: Training) -> dict[str, object]:
-    """What must be the same for a run to be resumed."""
-    return settings._asdict() | {"device": training.pixels.device.type}
-
-
-def _earlier_state(folder: Path) -> Path:
-    return folder / "earlier-training-state.pt"

@@ -200,6 +200,7 @@ def write_all(model: VAE, images: Images, title: str, folder: Path) -> list[Path
     paths = []
 
     def new(name: str) -> Path:
+        """The file for one more picture."""
         paths.append(folder / name)
         return paths[-1]
 
