@@ -10,6 +10,11 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from pprint import pprint
 
+from codebase.errors import explain
+from codebase.models import nns
+from codebase.settings import SCHEDULES, Settings
+from codebase.streams import discard, prepare_streams
+
 # What is slow to import is imported where it is used, so that --help and bad input answer at once.
 
 
@@ -47,13 +52,29 @@ def learning_rate(text: str) -> float:
     return value
 
 
-def png_file(text: str) -> str:
-    """The type of an argument that names a PNG file to write."""
+def data_set(text: str) -> str:
+    """The type of an argument that names a data set."""
+    if text != "auto":
+        from codebase.data import DATASETS
+
+        if text not in DATASETS:
+            raise argparse.ArgumentTypeError(f"must be {' or '.join(DATASETS)}, not {text!r}")
+    return text
+
+
+def picture(text: str) -> str:
+    """The type of an argument that names a picture to write."""
     folder = os.path.dirname(text) or "."
     if not text.lower().endswith(".png") or os.path.isdir(text):
         raise argparse.ArgumentTypeError(f"must be a file name ending in .png, not {text!r}")
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise argparse.ArgumentTypeError(f"must be in a folder that can be written, not {text!r}")
+    try:
+        os.stat(text)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot be {text!r}: {error.strerror}") from None
     return text
 
 
@@ -65,106 +86,104 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    add, count = parser.add_argument, whole_number(1)
+    add = parser.add_argument
+    count = {"type": whole_number(1), "metavar": "N"}
     switch = {"type": whole_number(0, 1), "metavar": "{0,1}"}
-    add("--z", type=whole_number(1, 10_000), default=10, metavar="N", help="latent dimensions")
-    add("--iter_max", type=count, default=20000, metavar="N", help="training steps")
-    add("--iter_save", type=count, default=10000, metavar="N", help="steps between checkpoints")
-    add("--run", type=whole_number(0), default=0, metavar="N", help="number and seed of the run")
-    add(
-        "--train",
-        **switch,
-        default=1,
-        help="1: train and report; 0: load the checkpoint of step iter_max and report",
-    )
-    add(
-        "--dataset",
-        choices=("auto", "mnist", "synthetic"),
-        default="auto",
-        help="auto: mnist if it is there or can be downloaded, else synthetic",
-    )
-    add("--lr", type=learning_rate, default=1e-3, metavar="X", help="learning rate of Adam")
+    add("--z", type=whole_number(1, 10_000), metavar="N", help="latent dimensions")
+    add("--iter_max", **count, help="training steps")
+    add("--iter_save", **count, help="steps between checkpoints")
+    add("--run", type=whole_number(0), metavar="N", help="number and seed of the run")
+    add("--train", **switch, help="1: train and report; 0: load the model of step iter_max")
+    add("--resume", **switch, help="1: go on from where the run was interrupted; 0: start anew")
+    add("--nn", choices=nns.names(), help="networks")
+    add("--batch_size", **count, help="images in a training step")
+    add("--lr", type=learning_rate, metavar="X", help="learning rate of Adam")
     add(
         "--lr_schedule",
-        choices=("constant", "linear"),
-        default="constant",
+        choices=tuple(SCHEDULES),
         help="linear: fall to 0 at iter_max, after a rise over the first 100 steps",
     )
     add(
-        "--resume",
-        **switch,
-        default=0,
-        help="1: go on from where the run was interrupted; 0: start anew",
+        "--dataset",
+        type=data_set,
+        metavar="NAME",
+        help="mnist, synthetic, or auto: mnist if it is there or can be downloaded, else synthetic",
     )
+    add("--data_dir", metavar="DIR", help="folder of the images")
     add(
         "--runs",
         type=whole_number(1, 10_000),
-        default=1,
         metavar="N",
-        help="train, or load, the runs RUN, RUN + 1, ... and print their table",
+        help="train, or load, so many runs, from run on, and print their table",
     )
     add(
         "--jobs",
         type=whole_number(0),
-        default=0,
         metavar="N",
-        help="runs at a time; 0: one a core on a CPU, one on a GPU",
+        help="runs at a time; 0: one for each core of a CPU, one on a GPU",
     )
-    add(
-        "--figures",
-        **switch,
-        default=0,
-        help="1: write all pictures into the run's folder as well",
-    )
-    add("--data_dir", default="data", metavar="DIR", help="folder of the images")
-    add("--device", default="auto", help="auto: a GPU if there is one; or cpu, cuda, cuda:1, ...")
-    add(
-        "--figure",
-        type=png_file,
-        default="./visualizing_result.png",
-        metavar="FILE",
-        help="picture of 200 samples, for a single run",
+    add("--figures", **switch, help="1: write all pictures into the run's folder as well")
+    add("--figure", type=picture, metavar="FILE", help="picture of 200 samples, for a single run")
+    add("--device", help="auto: a GPU if there is one; or cpu, cuda, cuda:1, ...")
+    parser.set_defaults(
+        **Settings()._asdict() | {"dataset": "auto"},
+        iter_save=10000,
+        train=1,
+        resume=0,
+        data_dir="data",
+        runs=1,
+        jobs=0,
+        figures=0,
+        figure="./visualizing_result.png",
+        device="auto",
     )
     return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train or load, report the bounds and write the picture; the exit status is returned."""
-    from codebase import checkpoint, data, evaluate, machine, report, visualize
+    from codebase import checkpoint, data, evaluate, machine, visualize
+    from codebase.progress import Bar
+    from codebase.replicates import replicate
     from codebase.seeds import seeded
+    from codebase.train import load_trained, train
 
     machine.prepare_processor()
     device = machine.choose_device(args.device)
     # With several runs, standard output is the table's alone.
     with redirect_stdout(sys.stderr if args.runs > 1 else sys.stdout):
-        name = checkpoint.model_name(args.z, args.run)
         pprint(vars(args))
-        if args.runs == 1:
-            print(f"Model name: {name}")
-        print(f"Device: {device}")
-        if not args.train and args.runs == 1:
-            model = report.load_run(args, args.run, device)  # before anything is downloaded
         images = data.load(args.dataset, Path(args.data_dir))
+        options = {key: getattr(args, key) for key in Settings._fields}
+        settings = Settings(**options | {"dataset": images.name})
+        if args.runs == 1:
+            print(f"Model name: {settings.name}")
+        print(f"Device: {device}")
         print(
             f"Data: {images.name}, {len(images.train)} training and {len(images.test)} test images"
         )
     if args.runs > 1:
-        return 1 if report.replicate(args, images, device) else 0
+        runs = [settings._replace(run=args.run + number) for number in range(args.runs)]
+        return 1 if replicate(runs, args, device) else 0
 
     if args.train:
-        model, _ = report.train_run(args, args.run, images, device)
+        with Bar(settings.run, settings.iter_max) as bar:
+            options = {"iter_save": args.iter_save, "resume": bool(args.resume)}
+            model = train(settings, images, device, show=bar.show, **options)
+    else:
+        model = load_trained(settings, device)
     for label, (nelbo, kl, rec) in evaluate.measure(model, images).items():
         print(f"NELBO: {nelbo:.4f}. KL: {kl:.4f}. REC: {rec:.4f}        ({images.name}, {label})")
     if not args.train:
         x = evaluate.report_images(images)
         for iw in (1, 10, 100, 1000):
             print(f"Negative IWAE-{iw}: {evaluate.negative_iwae(model, x, iw):.4f}")
-    title = report.title(args, model, images)
     with seeded(evaluate.SEED, device):
-        visualize.visualize_samples(model, save_path=args.figure, title=title)
+        visualize.visualize_samples(model, save_path=args.figure, title=settings.title)
         print(f"Visualization saved at {args.figure}")
         if args.figures:
-            for path in visualize.write_all(model, images, title, checkpoint.CHECKPOINTS / name):
+            folder = checkpoint.run_folder(settings)
+            for path in visualize.write_all(model, images, settings.title, folder):
                 print(f"Visualization saved at {path}")
     return 0
 
@@ -173,44 +192,26 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; return 0, or 2 for a wrong argument, or 1 for any other error."""
     try:
         args = parse_arguments(argv)
-    except SystemExit as stop:
+        status = run(args)
+        sys.stdout.flush()  # so that an output that is full or closed is noticed here
+        return status
+    except SystemExit as stop:  # of the parser
         return stop.code
-    from codebase.signals import leaving_at_once
-
-    with leaving_at_once():
-        from torch import OutOfMemoryError
-
-        from codebase.errors import DeviceError, Interrupted, UserError
-
-    try:
-        return run(args)
-    except DeviceError as error:
-        message, status = f"argument --device: {error}", 2
-    except Interrupted as stop:
-        message, status = str(stop), 128 + stop.signal
-    except KeyboardInterrupt:
-        message, status = "interrupted", 130
-        if args.train:
-            message += "; the same command with --resume 1 goes on from what is saved"
-    except UserError as error:
-        message, status = str(error), 1
     except BrokenPipeError:  # whoever read the output has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
         return 1
-    except OSError as error:
-        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        status = 1
-    except OutOfMemoryError:
-        message, status = f"the device {args.device} has not enough memory free", 1
-    print(f"run_vae.py: {message}", file=sys.stderr)
-    return status
-
-
-def terminate(number: int, _frame: object) -> None:
-    """End the program as SIGTERM does, but let it clean up on the way."""
-    raise SystemExit(128 + number)
+    except Exception as error:
+        message = explain(error)
+        if message is None:
+            raise
+        print(f"run_vae.py: {message}", file=sys.stderr)
+        return getattr(error, "status", 1)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, terminate)
+    prepare_streams()
+    os.environ["MPLBACKEND"] = "agg"  # pictures go to files, whatever a notebook would show
+    # Training saves on Ctrl-C; at all other times it loses nothing to end at once, as by SIGTERM.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(main())

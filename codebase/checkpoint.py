@@ -1,23 +1,30 @@
-"""Checkpoints: where they are, and how they are written and read."""
+"""A run's folder and its files: where they are, how they are written, and what is let in."""
 
+import copy
 import io
+import os
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from filelock import FileLock, Timeout  # comes with torch, which depends on it
+from torch import nn
 
-from codebase.errors import CheckpointError
+from codebase.errors import BusyError, CheckpointError
 from codebase.files import write_atomically
+from codebase.settings import Settings
 
 CHECKPOINTS = Path("checkpoints")
 
 
-def model_name(z_dim: int, run: int) -> str:
-    """The name of a run, which is also its folder's."""
-    return f"model=vae_z={z_dim:02d}_run={run:04d}"
+def run_folder(settings: Settings) -> Path:
+    """The folder that holds all files of the run, and nothing of any other."""
+    return CHECKPOINTS / settings.name
 
 
 def model_path(folder: Path, step: int) -> Path:
@@ -30,15 +37,68 @@ def state_path(folder: Path) -> Path:
     return folder / "training-state.pt"
 
 
-def earlier_state_path(folder: Path) -> Path:
-    """The file that keeps an earlier run's state until the new run has a model of its own."""
-    return folder / "earlier-training-state.pt"
+def metrics_path(folder: Path) -> Path:
+    """The file that holds the bounds along the way."""
+    return folder / "metrics.csv"
 
 
 def saved_steps(folder: Path) -> list[int]:
     """The steps whose models are in `folder`, in rising order."""
     names = (re.fullmatch(r"model-(\d{5,})\.pt", path.name) for path in folder.glob("model-*.pt"))
     return sorted(int(name[1]) for name in names if name)
+
+
+def training_seconds(folder: Path, step: int) -> float | None:
+    """How long the training took, if the run's state is there and is of that step."""
+    try:
+        state = load(state_path(folder))
+    except (OSError, CheckpointError):
+        return None
+    return state["seconds"] if state.get("step") == step else None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make the folder where it is absent, and keep other processes from training in it.
+
+    The lock is beside the folder, which may be moved. The operating system drops the lock of a
+    process that dies, and what such a process left half written is removed.
+
+    Raises:
+        BusyError: another process holds the folder; the message names it.
+        OSError: the folder cannot be written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
+            folder.mkdir(exist_ok=True)
+            for leftover in folder.glob(".*.tmp"):
+                leftover.unlink()
+            yield
+    except Timeout:
+        raise BusyError(
+            f"another process is training in {folder}; wait for it, or choose another --run"
+        ) from None
+
+
+def is_used(folder: Path) -> bool:
+    """Whether a run has saved something in the folder."""
+    return bool(saved_steps(folder)) or state_path(folder).exists()
+
+
+def move_aside(folder: Path) -> Path | None:
+    """Rename the folder of an earlier run to the first free of NAME.1, NAME.2, ...
+
+    Returns:
+        where it is now, or None if nothing was saved in it, so that it can be used again.
+    """
+    if not is_used(folder):
+        return None
+    places = (folder.with_name(f"{folder.name}.{number}") for number in count(1))
+    place = next(place for place in places if not os.path.lexists(place))
+    folder.rename(place)
+    folder.mkdir()
+    return place
 
 
 def save(content: dict[str, Any], path: Path) -> None:
@@ -69,7 +129,7 @@ def load(path: Path) -> dict[str, Any]:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the bytes of a file that is no checkpoint provoke
         raise CheckpointError(
-            f"{path} is cut short, damaged or no checkpoint; delete it and train again"
+            f"{path} is cut short, damaged or no checkpoint; put a sound copy there or train anew"
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
@@ -89,31 +149,29 @@ def load_model(model: nn.Module, path: Path) -> None:
     """Read the model's parameters from a `state_dict` of the same names, shapes and types.
 
     Raises:
-        CheckpointError: the file is absent, cannot be used or is of another model; the model is
-            as it was.
+        CheckpointError: the file is absent, damaged or of another model, which is as it was.
     """
     if not path.is_file():
         steps = ", ".join(map(str, saved_steps(path.parent)))
         hint = f"{steps}; choose one with --iter_max" if steps else "none"
         raise CheckpointError(f"there is no checkpoint {path}; steps saved in its folder: {hint}")
-    state = load(path)
-    expected = model.state_dict()
-    if state.keys() != expected.keys():
-        odd = ", ".join(sorted(map(str, state.keys() ^ expected.keys()))[:3])
-        raise CheckpointError(f"{path} is of another model: it lacks or adds {odd}")
-    for name, value in expected.items():
-        if (kind := _kind(state[name])) != _kind(value):
-            raise CheckpointError(
-                f"{path} is of another model, perhaps of another --z: "
-                f"{name} should be {_kind(value)} and is {kind}"
-            )
-        if not state[name].isfinite().all():
-            raise CheckpointError(f"{path} is damaged: {name} holds values that are not finite")
-    model.load_state_dict(state)
+    load_parameters(model, load(path), path)
 
 
-def _kind(value: Any) -> str:
-    """What a value must have in common with the one it replaces."""
-    if isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta:
-        return f"{value.dtype} of {tuple(value.shape)}".removeprefix("torch.")
-    return type(value).__name__
+def load_parameters(model: nn.Module, parameters: dict[str, Any], path: Path) -> None:
+    """Give the model the parameters that were read from `path`, all of them or none.
+
+    Raises:
+        CheckpointError: they are of another model, or one is not finite.
+    """
+    trial = copy.deepcopy(model)
+    try:
+        trial.load_state_dict(parameters)
+    except Exception as error:  # its message has a line for each parameter after the first line
+        reason = str(error).splitlines()[1:2] or [repr(error)]
+        raise CheckpointError(
+            f"{path} is of other networks or another --z: {reason[0].strip()}"
+        ) from error
+    if not all(parameter.isfinite().all() for parameter in trial.parameters()):
+        raise CheckpointError(f"{path} is damaged: it holds values that are not finite")
+    model.load_state_dict(parameters)

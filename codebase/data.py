@@ -3,11 +3,12 @@
 import hashlib
 import http.client
 import io
-import os
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import redirect_stdout
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,16 +19,27 @@ from torch import Tensor
 from codebase import synthetic
 from codebase.errors import DataError, DownloadError
 from codebase.files import write_atomically
-from codebase.signals import leaving_at_once
+from codebase.seeds import ORDER, seed_for
 
-DATASETS = ("auto", "mnist", "synthetic")
+# The data sets that torchvision downloads: its class, which is also the name of its folder, and the
+# MD5 sums of the four files. Another one of MNIST's shape needs an entry here and nothing else.
+DOWNLOADS = {
+    "mnist": (
+        "MNIST",
+        "6bbc9ace898e44ae57da46a324031adb",
+        "a25bea736e30d166cdddb491f175f624",
+        "2646ac647ad5339dbf082846283269ea",
+        "27ae3e4e09519cfbb04c329615203637",
+    ),
+}
+DATASETS = ("auto", *DOWNLOADS, "synthetic")
 
-# The four files of MNIST, their MD5 sums and the bytes of their headers.
-MNIST_FILES = {
-    "train-images-idx3-ubyte": ("6bbc9ace898e44ae57da46a324031adb", 16),
-    "train-labels-idx1-ubyte": ("a25bea736e30d166cdddb491f175f624", 8),
-    "t10k-images-idx3-ubyte": ("2646ac647ad5339dbf082846283269ea", 16),
-    "t10k-labels-idx1-ubyte": ("27ae3e4e09519cfbb04c329615203637", 8),
+# The four files of a data set and the bytes of their headers.
+FILES = {
+    "train-images-idx3-ubyte": 16,
+    "train-labels-idx1-ubyte": 8,
+    "t10k-images-idx3-ubyte": 16,
+    "t10k-labels-idx1-ubyte": 8,
 }
 
 # The report's 100 test images: row c holds positions among the test images of digit c.
@@ -61,15 +73,15 @@ def load(dataset: str, data_dir: Path) -> Images:
     "auto" is MNIST where it can be had, else the synthetic digits and a warning on standard error.
 
     Raises:
-        DataError: a file is damaged, or MNIST was asked for and cannot be downloaded.
+        DataError: a file is damaged, or the images are absent and cannot be downloaded.
         OSError: `data_dir` cannot be read or written.
     """
     if dataset == "synthetic":
         return load_synthetic(data_dir)
     try:
-        return load_mnist(data_dir)
+        return load_downloaded("mnist" if dataset == "auto" else dataset, data_dir)
     except DownloadError as error:
-        if dataset == "mnist":
+        if dataset != "auto":
             raise
         print(
             "Warning: using the synthetic digits, whose bounds cannot be compared with MNIST's: "
@@ -79,54 +91,49 @@ def load(dataset: str, data_dir: Path) -> Images:
         return load_synthetic(data_dir)
 
 
-def load_mnist(data_dir: Path) -> Images:
-    """Load MNIST from where torchvision keeps it below `data_dir`, downloading it when absent.
+def load_downloaded(dataset: str, data_dir: Path) -> Images:
+    """Load a data set from where torchvision keeps it below `data_dir`, downloading it when absent.
 
     Raises:
         DownloadError: it is absent and cannot be downloaded.
-        DataError: a file is not MNIST's, by its MD5 sum.
+        DataError: a file is not the data set's, by its MD5 sum.
     """
-    folder = data_dir / "MNIST" / "raw"
-    if not all((folder / name).exists() for name in MNIST_FILES):
-        _download_mnist(data_dir, folder)
-    return Images("mnist", *(_read_mnist(folder / name) for name in MNIST_FILES))
+    kind, *sums = DOWNLOADS[dataset]
+    folder = data_dir / kind / "raw"
+    if not all((folder / name).exists() for name in FILES):
+        _download(kind, folder)
+    tensors = []
+    for (name, header), md5 in zip(FILES.items(), sums, strict=True):
+        content = bytearray((folder / name).read_bytes())
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+            raise DataError(
+                f"{folder / name} is damaged or not {kind}'s (its MD5 sum is not {md5}); "
+                "delete it, and it is downloaded again"
+            )
+        values = torch.frombuffer(content, dtype=torch.uint8, offset=header)
+        tensors.append(values.view(-1, 28 * 28) if "images" in name else values)
+    return Images(dataset, *tensors)
 
 
-def _read_mnist(path: Path) -> Tensor:
-    """One of the four files, checked, as (n, 784) or (n,) uint8."""
-    md5, header = MNIST_FILES[path.name]
-    content = bytearray(path.read_bytes())
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
-        raise DataError(
-            f"{path} is damaged or not MNIST's (its MD5 sum is not {md5}); "
-            "delete it, and it is downloaded again"
-        )
-    values = torch.frombuffer(content, dtype=torch.uint8, offset=header)
-    return values.view(-1, 28 * 28) if "images" in path.name else values
-
-
-def _download_mnist(data_dir: Path, folder: Path) -> None:
-    """Download the four files through torchvision and move them to `folder` once all are whole."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _download(kind: str, folder: Path) -> None:
+    """Download the four files through torchvision and write them to `folder` once all are whole."""
     timeout = socket.getdefaulttimeout()
     try:
-        with leaving_at_once():
-            import torchvision  # slow, and only needed here
+        folder.mkdir(parents=True, exist_ok=True)
+        import torchvision  # slow, and only needed here
+
         # torchvision sets no limit: behind a silent firewall it would wait for minutes.
         socket.setdefaulttimeout(20)
         # In a folder of its own, so that a download that fails leaves nothing behind.
-        with (
-            tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as scratch,
-            redirect_stdout(sys.stderr),
-        ):
-            torchvision.datasets.MNIST(scratch, download=True)
-            for name in MNIST_FILES:
-                os.replace(Path(scratch, "MNIST", "raw", name), folder / name)
+        with tempfile.TemporaryDirectory() as scratch, redirect_stdout(sys.stderr):
+            getattr(torchvision.datasets, kind)(scratch, download=True)
+            for name in FILES:
+                write_atomically(folder / name, Path(scratch, kind, "raw", name).read_bytes())
     except (ImportError, RuntimeError, OSError, http.client.HTTPException) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[-1].strip("<>")
         raise DownloadError(
-            f"MNIST is not in {folder} and could not be downloaded ({reason}); put its four "
-            f"uncompressed files there ({', '.join(MNIST_FILES)}), or use --dataset synthetic"
+            f"{kind} is not in {folder} and could not be downloaded ({reason}); put its four "
+            f"uncompressed files there ({', '.join(FILES)}), or use --dataset synthetic"
         ) from error
     finally:
         socket.setdefaulttimeout(timeout)
@@ -167,12 +174,27 @@ def _read_synthetic(path: Path) -> Images:
 
 def report_rows(test_labels: Tensor) -> Tensor:
     """Row numbers of the report's 100 test images, ten of each digit, (100,) int64."""
-    return torch.cat(
-        [
-            (test_labels == digit).nonzero().squeeze(1)[list(positions)]
-            for digit, positions in enumerate(REPORT_POSITIONS)
-        ]
-    )
+    rows = []
+    for digit, positions in enumerate(REPORT_POSITIONS):
+        of_digit = (test_labels == digit).nonzero().squeeze(1)
+        # In another data set there may be fewer images of a digit; then it starts over.
+        rows.append(of_digit[torch.tensor(positions) % len(of_digit)])
+    return torch.cat(rows)
+
+
+def batches(
+    n: int, batch_size: int, run: int, device: torch.device, step: int = 0
+) -> Iterator[Tensor]:
+    """Row numbers (batch_size,) of one batch after the other from `step` on, without end.
+
+    Within an epoch no image comes twice. An epoch's order is a function of (run, epoch) alone.
+    """
+    first, done = divmod(step, n // batch_size)
+    for epoch in count(first):
+        generator = torch.Generator().manual_seed(seed_for(run, ORDER, epoch))
+        order = torch.randperm(n, generator=generator).to(device)
+        yield from order[: n - n % batch_size].split(batch_size)[done:]
+        done = 0
 
 
 def binarize(images: Tensor, generator: torch.Generator | None = None) -> Tensor:

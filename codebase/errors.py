@@ -4,9 +4,13 @@
 class UserError(Exception):
     """Anything that the command line reports as a sentence instead of a traceback."""
 
+    status = 1  # with which the program exits
+
 
 class DeviceError(UserError):
     """This machine has no such device."""
+
+    status = 2
 
 
 class DataError(UserError):
@@ -14,7 +18,7 @@ class DataError(UserError):
 
 
 class DownloadError(DataError):
-    """MNIST is not there and cannot be downloaded."""
+    """The images are not there and cannot be downloaded."""
 
 
 class CheckpointError(UserError):
@@ -26,12 +30,26 @@ class BusyError(UserError):
 
 
 class DivergenceError(UserError):
-    """The loss or the parameters are no longer finite."""
+    """The loss, a bound or the parameters are no longer finite."""
 
 
 class Interrupted(UserError):
-    """A signal asked the training to stop, and its state has been saved."""
+    """A signal asked the program to stop, and what the training has reached is saved."""
 
     def __init__(self, message: str, signal: int):
         super().__init__(message)
-        self.signal = signal
+        self.status = 128 + signal
+
+
+def explain(error: Exception) -> str | None:
+    """The sentence for an error that a user can cause, or None for a mistake in the program."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed: pip install -r requirements.txt"
+    # PyTorch has three kinds of errors for memory that has run out; they share a word.
+    if isinstance(error, MemoryError) or "allocate" in str(error):
+        return "there is not enough memory free; end other programs, or choose a smaller --z"
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return None

@@ -16,7 +16,8 @@ def choose_device(name: str) -> torch.device:
         kind = torch.accelerator.current_accelerator().type
         devices = [kind, *(f"{kind}:{i}" for i in range(torch.accelerator.device_count())), "cpu"]
     if name != "auto" and name not in devices:
-        raise DeviceError(f"this machine has no device {name!r}, only {', '.join(devices)}")
+        known = ", ".join(devices)
+        raise DeviceError(f"argument --device: this machine has no device {name!r}, only {known}")
     return torch.device(devices[0] if name == "auto" else name)
 
 

@@ -1,48 +1,41 @@
-"""What Ctrl-C and SIGTERM do, where an exception at any moment would be wrong."""
+"""What asks the program to end: Ctrl-C, SIGTERM, and SIGHUP of a terminal that is closed."""
 
-import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+
+ENDING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 
 
 @contextmanager
 def caught_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of acting on them; the second of a kind acts as usual."""
-    received: list[int] = []
-    usual: dict[int, Any] = {}
+    """Collect the signals that would end the program, so that it can save and end by itself.
 
-    def receive(number: int, _frame: Any) -> None:
-        """Handle one signal."""
-        received.append(number)
-        signal.signal(number, usual[number])
-
-    with _handled_by(receive, usual):
-        yield received
-
-
-@contextmanager
-def leaving_at_once() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the process silently, where nothing can be lost.
-
-    For slow imports: C++ modules abort with pages of traceback if an exception comes meanwhile.
+    A program is often sent several, by the terminal, by a scheduler and by the parent process;
+    collecting them all means that none interrupts the saving. What is ignored stays ignored.
     """
-    with _handled_by(lambda number, _frame: os._exit(128 + number), {}):
-        yield
+    received: list[int] = []
+    usual = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in ENDING:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                usual[number] = signal.signal(number, lambda number, _: received.append(number))
+    try:
+        yield received
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
-def _handled_by(handler: Callable[[int, Any], None], usual: dict[int, Any]) -> Iterator[None]:
-    """Handle the signals that are not ignored; their usual handlers are kept, and put back."""
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) != signal.SIG_IGN:
-                usual[number] = signal.getsignal(number)
-                signal.signal(number, handler)
+def blocked_interrupts() -> Iterator[None]:
+    """Keep Ctrl-C for later. A process that is started meanwhile never hears of it."""
+    blockable = hasattr(signal, "pthread_sigmask")  # not on Windows
+    if blockable:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        for number, before in usual.items():
-            signal.signal(number, before)
+        if blockable:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)

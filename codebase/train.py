@@ -1,185 +1,252 @@
-"""A training run: steps, checkpoints, and what happens to it on the way."""
+"""A training run: its step, all that a step changes, and the loop around it."""
 
 import math
 import time
-from itertools import islice
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.optim import Adam
 from tqdm import tqdm
 
-from codebase import checkpoint, evaluate
-from codebase.data import Images
-from codebase.errors import CheckpointError, DivergenceError, Interrupted
-from codebase.files import append_row, locked, write_atomically, write_table
+from codebase import checkpoint, evaluate, seeds
+from codebase.data import Images, batches, binarize
+from codebase.errors import CheckpointError, DataError, DivergenceError, Interrupted
+from codebase.files import write_table
 from codebase.models.vae import VAE
-from codebase.resume import Progress, load_state, save_state
-from codebase.seeds import NOISE, seed_for, seeded
+from codebase.progress import every
+from codebase.settings import SCHEDULES, Settings
 from codebase.signals import caught_signals
-from codebase.step import Settings, Training, all_finite, start, training_steps
 
-SECONDS_BETWEEN_STATES = 60
 LOG_EVERY = 100  # steps
 METRICS = ("step", "images", "NELBO", "KL", "REC")  # the columns of metrics.csv
 
 
-def train(
-    model: VAE,
-    images: Images,
-    folder: Path,
-    settings: Settings,
-    *,
-    iter_save: int,
-    resume: bool = False,
-    bar_row: int | None = None,
-) -> float:
-    """Train the model up to step `iter_max`, saving it every `iter_save` steps and at the end.
+def new_model(settings: Settings) -> VAE:
+    """A model with the run's own initial weights, on the CPU."""
+    with seeds.seeded(seeds.seed_for(settings.run, seeds.WEIGHTS), torch.device("cpu")):
+        return VAE(nn=settings.nn, name=settings.name, z_dim=settings.z)
 
-    Beside the models, `training-state.pt` is kept up to date for resuming, and `metrics.csv` with
-    the bounds on the way: the means over LOG_EVERY training steps, and those on the report's test
-    images at each checkpoint.
 
-    Args:
-        model: on the device to train on.
-        images: at least codebase.step.BATCH_SIZE of them to train on.
-        folder: an earlier run's models in it are removed when this one's first is saved; until
-            then its training state is kept as `earlier-training-state.pt`.
-        resume: go on from the state in the folder, if there is one.
-        bar_row: of the terminal, for one of several runs, whose bar vanishes at the end; None: the
-            run is alone, and its bar stays.
-
-    Returns:
-        seconds of training, those before the run was resumed included.
+def load_trained(settings: Settings, device: torch.device) -> VAE:
+    """The run's model as it was saved after `iter_max` steps.
 
     Raises:
-        CheckpointError: the state is damaged or is one of other settings.
+        CheckpointError, OSError: as `checkpoint.load_model`.
+    """
+    model = new_model(settings).to(device)
+    folder = checkpoint.run_folder(settings)
+    checkpoint.load_model(model, checkpoint.model_path(folder, settings.iter_max))
+    return model
+
+
+class Training:
+    """A run while it trains: its step, and all that a step changes.
+
+    The latent noise comes from the device's global source of randomness, whose state is kept too.
+    """
+
+    def __init__(self, settings: Settings, device: torch.device):
+        self.settings = settings
+        self.model = new_model(settings).to(device)
+        self.optimizer = Adam(self.model.parameters(), lr=settings.lr, fused=True)
+        seed = seeds.seed_for(settings.run, seeds.PIXELS)
+        self.pixels = torch.Generator(device).manual_seed(seed)
+        self.step = 0
+        self.seconds = 0.0
+        self.window = torch.zeros(3, device=device)  # the sum of the bounds since the last row
+        self.metrics: list[tuple[int, str, float, float, float]] = []
+
+    def take_step(self, images: Tensor) -> Tensor:
+        """Move the model one step down its loss. Nothing here waits for the device.
+
+        Args:
+            images: (batch_size, 784) uint8.
+
+        Returns:
+            the loss, a scalar on the device.
+        """
+        factor = SCHEDULES[self.settings.lr_schedule](self.step, self.settings.iter_max)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.lr * factor
+        self.optimizer.zero_grad()  # first, so that what follows is computed in the memory it frees
+        loss, summaries = self.model.loss(binarize(images, self.pixels))
+        loss.backward()
+        self.optimizer.step()
+        bounds = [-summaries["gen/elbo"], summaries["gen/kl_z"], summaries["gen/rec"]]
+        self.window += torch.stack(bounds).detach()
+        self.step += 1
+        return loss.detach()
+
+    def log(self, images: str, bounds: Iterable[float]) -> None:
+        """Add a row to the metrics: NELBO, KL and REC on some images, in nats per image."""
+        nelbo, kl, rec = bounds
+        self.metrics.append((self.step, images, nelbo, kl, rec))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a step changes, and what it was done with, as tensors and plain values."""
+        return {
+            "settings": self.identity(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "window": self.window,
+            "metrics": self.metrics,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "pixels": self.pixels.get_state(),
+            "noise": seeds.get_global_state(self.window.device),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of `state_dict`, or raise some error if it is none."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.pixels.set_state(state["pixels"])
+        seeds.set_global_state(state["noise"], self.window.device)
+        self.window.copy_(state["window"])
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self.metrics = [(s, i, float(n), float(k), float(r)) for s, i, n, k, r in state["metrics"]]
+
+    def identity(self) -> dict[str, object]:
+        """What must be the same for a run to be resumed."""
+        identity = self.settings._asdict() | {"device": self.window.device.type}
+        if self.settings.lr_schedule == "constant":
+            del identity["iter_max"]  # only a goal, then
+        return identity
+
+
+def train(
+    settings: Settings,
+    images: Images,
+    device: torch.device,
+    *,
+    iter_save: int = 10_000,
+    resume: bool = False,
+    show: Callable[[int, float], None] = lambda step, loss: None,
+    seconds_between_states: float = 60,
+) -> VAE:
+    """Train the run's model for `iter_max` steps, saving it every `iter_save` steps and at the end.
+
+    Beside the models, `training-state.pt` is kept up to date for resuming, and `metrics.csv` with
+    the bounds on the way. An earlier run of the same name is moved aside.
+
+    Args:
+        resume: go on from the state in the run's folder, if there is one.
+        show: is told the step and the loss a few times each second.
+
+    Raises:
+        CheckpointError: there is nothing sound to resume, or it is of other settings.
         BusyError: another process is training in the folder.
-        DivergenceError: the loss or the parameters are no longer finite.
+        DataError: the images are fewer than a batch.
+        DivergenceError: the loss, a bound on test images or the parameters are no longer finite.
         Interrupted: a signal came, and the state has been saved.
         OSError: something cannot be written.
     """
-    with locked(folder), seeded(seed_for(settings.run, NOISE), model.z_prior_m.device):
-        training = start(model, settings)
-        progress = Progress(0, 0.0, checkpoint.saved_steps(folder), [], torch.zeros(3))
-        state = checkpoint.state_path(folder)
-        if resume and state.exists():
-            progress = load_state(state, settings, training)
-            done = progress.step >= settings.iter_max
-            print(f"{'Already' if done else 'Resuming'} at step {progress.step}")
-        elif resume:
-            print(f"Nothing to resume in {folder}: starting anew")
-        elif state.exists() and not checkpoint.earlier_state_path(folder).exists():
-            write_atomically(checkpoint.earlier_state_path(folder), state.read_bytes())
-        last_model = checkpoint.model_path(folder, settings.iter_max)
-        if progress.step >= settings.iter_max and settings.iter_max in progress.stale:
-            raise CheckpointError(
-                f"{last_model} is an earlier run's; train on with a larger --iter_max"
-            )
-        if progress.step == settings.iter_max:
-            checkpoint.save_model(model, last_model)  # it may have been interrupted just before
-        if progress.step > settings.iter_max:
-            checkpoint.load_model(model, last_model)
-        if progress.step >= settings.iter_max:
-            return progress.seconds
-        if progress.stale:
-            print(f"Deleting existing path: {folder}")
-            print("(once the first checkpoint of this run is there to take its place)")
-        return _run(training, images, folder, settings, progress, iter_save, bar_row)
-
-
-def _run(
-    training: Training,
-    images: Images,
-    folder: Path,
-    settings: Settings,
-    progress: Progress,
-    iter_save: int,
-    bar_row: int | None,
-) -> float:
-    """Take the steps that are left and return the seconds of training."""
-    done, seconds, stale, metrics, window = progress
-    device = training.pixels.device
-    window = window.to(device)
-    steps = training_steps(training, images.train.to(device), settings.run, done)
-    test_images = evaluate.report_images(images)
-    state_saved = time.monotonic()
-    began = state_saved - seconds
-
-    # Over an earlier run, its metrics are kept until this run has a checkpoint of its own.
-    log = folder / "metrics.csv"
-    log_is_own = not stale and not checkpoint.earlier_state_path(folder).exists()
-    if log_is_own:
-        write_table(log, [METRICS, *metrics])
-
-    def save(step: int, with_log: bool) -> None:
-        """Write the state after `step` steps, and the metrics up to there."""
-        nonlocal state_saved, seconds
-        state_saved = time.monotonic()
-        seconds = state_saved - began
-        if with_log:
-            write_table(log, [METRICS, *metrics])
-        progress = Progress(step, seconds, stale, metrics, window)
-        save_state(checkpoint.state_path(folder), progress, settings, training)
-
-    with (
-        caught_signals() as signals,
-        tqdm(
-            desc=f"run {settings.run}",
-            initial=done,
-            total=settings.iter_max,
-            mininterval=0.25,
-            dynamic_ncols=True,
-            position=bar_row,
-            leave=bar_row is None,
-            disable=False,
-        ) as bar,
-    ):
-        for step, bounds in enumerate(islice(steps, settings.iter_max - done), start=done + 1):
-            window += bounds
-            if step % LOG_EVERY == 0:
-                metrics.append((step, "train", *(window / LOG_EVERY).tolist()))
-                window.zero_()
-                if log_is_own:
-                    append_row(log, metrics[-1])
-            model_due = step % iter_save == 0 or step == settings.iter_max
-            stopping = bool(signals)
-            drawn = bar.update()
-            state_due = drawn and time.monotonic() - state_saved > SECONDS_BETWEEN_STATES
-            # Reading the loss waits for the device, so only when the bar has just been drawn.
-            if drawn or model_due or stopping:
-                loss = bounds[0].item()
-                bar.set_postfix(loss=f"{loss:.2e}", refresh=model_due)
-                _check_finite(loss, step, training.model, folder, stale)
-            if model_due:
-                path = checkpoint.model_path(folder, step)
-                checkpoint.save_model(training.model, path)
-                tqdm.write(f"Saved to {path}")
-                measured = evaluate.bounds(training.model, test_images, evaluate.REPORT_PASSES)
-                metrics.append((step, "test", *measured))
-                stale = [old for old in stale if old != step]
-            if model_due or state_due or stopping:
-                save(step, with_log=log_is_own or model_due)
-            if model_due:  # now that this run has a model and a state, the earlier one's go
-                for old in stale:
-                    checkpoint.model_path(folder, old).unlink(missing_ok=True)
-                checkpoint.earlier_state_path(folder).unlink(missing_ok=True)
-                stale, log_is_own = [], True
-            if stopping:
-                break
-    if signals:
-        raise Interrupted(
-            f"interrupted at step {step}, which is saved; the same command with --resume 1 goes on "
-            "from there",
-            signals[0],
+    if settings.batch_size > len(images.train):
+        raise DataError(
+            f"a batch of {settings.batch_size} images is more than the {len(images.train)} there "
+            "are to train on; choose a smaller --batch_size"
         )
-    return seconds
+    folder = checkpoint.run_folder(settings)
+    noise = seeds.seeded(seeds.seed_for(settings.run, seeds.NOISE), device)
+    with checkpoint.locked(folder), noise, caught_signals() as caught:
+        training = Training(settings, device)
+        pixels = images.train.to(device)
+        if resume:
+            _resume(training, folder, iter_save, pixels)
+        elif earlier := checkpoint.move_aside(folder):
+            tqdm.write(f"The earlier run is now {earlier}; --resume 1 would have gone on with it")
+        order = batches(len(pixels), settings.batch_size, settings.run, device, training.step)
+        show_due, state_due = every(0.25), every(seconds_between_states)
+        began = time.monotonic() - training.seconds
+        while training.step < settings.iter_max and not caught:
+            loss = training.take_step(pixels.index_select(0, next(order)))
+            if training.step % LOG_EVERY == 0:
+                training.log("train", (training.window / LOG_EVERY).tolist())
+                training.window.zero_()
+            model_due = _model_due(training, iter_save)
+            if model_due or _on_the_way(training.step):
+                _measure(training, images, folder)
+            save_due = model_due or bool(caught) or state_due()
+            # Reading the loss waits for the device, so this is done a few times each second only.
+            if save_due or show_due():
+                show(training.step, _finite(loss.item(), training, folder))
+            if save_due:
+                training.seconds = time.monotonic() - began
+                _save(training, folder, model_due)
+    if caught:
+        raise Interrupted(
+            f"interrupted at step {training.step}; the same command with --resume 1 goes on from "
+            "there",
+            caught[0],
+        )
+    return training.model
 
 
-def _check_finite(loss: float, step: int, model: VAE, folder: Path, stale: list[int]) -> None:
-    if math.isfinite(loss) and all_finite(model):
+def _model_due(training: Training, iter_save: int) -> bool:
+    return training.step % iter_save == 0 or training.step == training.settings.iter_max
+
+
+def _on_the_way(step: int) -> bool:
+    """Whether to measure the bounds on test images: after 100, 200, 500, 1000, ... steps."""
+    return step % 100 == 0 and str(step).rstrip("0") in ("1", "2", "5")
+
+
+def _save(training: Training, folder: Path, model_due: bool) -> None:
+    """Write the state and the metrics, and the model if it is due."""
+    checkpoint.save(training.state_dict(), checkpoint.state_path(folder))
+    write_table(checkpoint.metrics_path(folder), [METRICS, *training.metrics])
+    if model_due:
+        path = checkpoint.model_path(folder, training.step)
+        checkpoint.save_model(training.model, path)
+        tqdm.write(f"Saved to {path}")
+
+
+def _resume(training: Training, folder: Path, iter_save: int, pixels: Tensor) -> None:
+    """Put the training into the state that the folder holds, if there is one."""
+    path, iter_max = checkpoint.state_path(folder), training.settings.iter_max
+    anew = f"without --resume 1 a new run starts, and {folder} is kept under another name"
+    if not path.exists():
+        if checkpoint.saved_steps(folder):
+            raise CheckpointError(f"{folder} has models, but no {path.name} to go on from; {anew}")
+        tqdm.write(f"Nothing to resume in {folder}: starting anew")
         return
-    saved = [*set(checkpoint.saved_steps(folder)) - set(stale)] or ["none"]
+    state = checkpoint.load(path)
+    try:
+        then, now = state["settings"], training.identity()
+        if differences := [f"{k} was {then[k]} and is {now[k]}" for k in now if then[k] != now[k]]:
+            raise CheckpointError(f"{path} is of other settings: {', '.join(differences)}")
+        checkpoint.load_parameters(training.model, state["model"], path)
+        training.load_state_dict(state)
+        training.take_step(pixels[: training.settings.batch_size])  # shows whether all of it fits
+        training.load_state_dict(checkpoint.load(path))
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; {anew}") from None
+    except Exception as error:  # whatever a foreign state provokes
+        raise CheckpointError(f"{path} is no training state; {anew}") from error
+    tqdm.write(f"{'Already' if training.step >= iter_max else 'Resuming'} at step {training.step}")
+    if training.step > iter_max:
+        checkpoint.load_model(training.model, checkpoint.model_path(folder, iter_max))
+    elif _model_due(training, iter_save):  # it may have been killed before the model was written
+        _save(training, folder, model_due=True)
+
+
+def _measure(training: Training, images: Images, folder: Path) -> None:
+    """Add the bounds on test images to the metrics."""
+    measured = evaluate.measure(training.model, images).values()
+    for kind, bounds in zip(("test", "all test"), measured, strict=True):
+        training.log(kind, bounds)
+        _finite(bounds.nelbo, training, folder)
+
+
+def _finite(value: float, training: Training, folder: Path) -> float:
+    """The value, a loss or a bound, if it and the parameters are finite."""
+    if math.isfinite(value) and all(p.isfinite().all() for p in training.model.parameters()):
+        return value
     raise DivergenceError(
-        f"the training diverged: the loss is {loss} at step {step}; last good checkpoint in "
-        f"{folder}: {max(saved)}; a smaller --lr may help"
+        f"the training diverged: at step {training.step} the loss, a bound or a parameter is not "
+        f"finite; last good checkpoint in {folder}: "
+        f"{max(checkpoint.saved_steps(folder), default='none')}; a smaller --lr may help"
     )

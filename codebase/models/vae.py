@@ -36,7 +36,7 @@ class VAE(nn.Module):
 
     def __init__(self, nn: str = "v1", name: str = "vae", z_dim: int = 2):
         super().__init__()
-        networks = getattr(nns, nn)
+        networks = nns.find(nn)
         self.name = name
         self.z_dim = z_dim
         self.enc = networks.Encoder(z_dim)
@@ -100,7 +100,8 @@ class VAE(nn.Module):
     def _log_weights(self, x: Tensor, m: Tensor, v: Tensor, samples: int) -> tuple[Tensor, Tensor]:
         """log p(x, z) - log q(z | x) and log p(x | z) of fresh z, each (samples, batch)."""
         z = sample_gaussian(m.expand(samples, *m.shape), v)
-        log_px = log_bernoulli_with_logits(x, self.dec.decode(z))
+        logits = self.dec.decode(z.flatten(0, 1)).unflatten(0, (samples, len(x)))
+        log_px = log_bernoulli_with_logits(x, logits)
         return log_px + log_normal(z, *self.z_prior) - log_normal(z, m, v), log_px
 
     def loss(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -114,7 +115,8 @@ class VAE(nn.Module):
             "gen/kl_z" and "gen/rec".
         """
         nelbo, kl, rec = self.negative_elbo_bound(x)
-        return nelbo, {"train/loss": nelbo, "gen/elbo": -nelbo, "gen/kl_z": kl, "gen/rec": rec}
+        loss = nelbo
+        return loss, {"train/loss": loss, "gen/elbo": -nelbo, "gen/kl_z": kl, "gen/rec": rec}
 
     forward = negative_elbo_bound
 

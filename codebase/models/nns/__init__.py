@@ -1,12 +1,21 @@
-"""The networks of the model by name: `getattr(nns, "v1")` is the module that defines them."""
+"""The networks of the model by name: each module here defines an `Encoder` and a `Decoder`."""
 
-from codebase.models.nns import v1
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
 
-__all__ = ["v1"]
+
+def names() -> list[str]:
+    """The names of all networks."""
+    return sorted(module.name for module in iter_modules(__path__))
 
 
-def __getattr__(name: str):
-    """Turn an unknown name into an error that lists the known ones."""
-    if name.startswith("__"):  # what Python's own machinery asks every module for
-        raise AttributeError(name)
-    raise ValueError(f"there are no networks named {name!r}; known: {', '.join(__all__)}")
+def find(name: str) -> ModuleType:
+    """The module that defines the networks of that name.
+
+    Raises:
+        ValueError: there are none; the message lists the known names.
+    """
+    if name not in names():
+        raise ValueError(f"there are no networks named {name!r}; known: {', '.join(names())}")
+    return import_module(f"{__name__}.{name}")

@@ -22,7 +22,7 @@ class Encoder(nn.Module):
         )
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the posterior q(z | x), each (..., z_dim), for x of (..., 784)."""
+        """Mean and variance of q(z | x), each (batch, z_dim), for x of (batch, 784)."""
         return gaussian_parameters(self.net(x))
 
 
@@ -40,5 +40,5 @@ class Decoder(nn.Module):
         )
 
     def decode(self, z: Tensor) -> Tensor:
-        """Logits of p(x | z), (..., 784), for z of (..., z_dim)."""
+        """Logits of p(x | z), (batch, 784), for z of (batch, z_dim)."""
         return self.net(z)
