@@ -1,27 +1,36 @@
-"""Time the training step beside the conventional loop and beside its matrix products alone."""
+"""Time the training step beside the conventional loop, its matrix products alone, and JAX."""
 
 import argparse
+import math
+import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from itertools import chain, repeat
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from codebase import data, machine  # before torch, since it chooses how torch computes
+
+# isort: split
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
-from codebase import data, machine, step
 from codebase.errors import UserError
+from codebase.settings import Settings
+from codebase.train import Training, new_model
 from run_vae import Parser, whole_number
 
 ROUNDS = 7
-WARM_UP = 50
 
 
 class ImageDataset(Dataset):
@@ -41,7 +50,7 @@ class ImageDataset(Dataset):
 
 def conventional(images: data.Images, device: torch.device) -> Iterator[None]:
     """The loop as people write it: a loader, plain Adam, and the loss read at every step."""
-    model = step.new_model(10, 0).to(device)
+    model = new_model(Settings()).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     dataset = ImageDataset(images.train, images.train_labels)
     loader = DataLoader(dataset, batch_size=100, shuffle=True)
@@ -57,19 +66,20 @@ def conventional(images: data.Images, device: torch.device) -> Iterator[None]:
 
 def project(images: Tensor, device: torch.device) -> Iterator[None]:
     """The project's own steps."""
-    settings = step.Settings(10, 0, 1, 1e-3, "constant", "any")
-    training = step.start(step.new_model(10, 0).to(device), settings)
-    for _ in step.training_steps(training, images.to(device), run=0):
+    settings = Settings()
+    training, images = Training(settings, device), images.to(device)
+    for rows in data.batches(len(images), settings.batch_size, settings.run, device):
+        training.take_step(images.index_select(0, rows))
         yield
 
 
 def products(images: Tensor, device: torch.device) -> Iterator[None]:
     """The matrix products of a step and nothing else, into memory that is already there."""
-    model = step.new_model(10, 0).to(device)
+    model = new_model(Settings()).to(device)
     linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
     weights = [module.weight.detach() for module in linear]
-    inputs = [torch.randn(step.BATCH_SIZE, w.shape[1], device=device) for w in weights]
-    errors = [torch.randn(step.BATCH_SIZE, w.shape[0], device=device) for w in weights]
+    inputs = [torch.randn(Settings().batch_size, w.shape[1], device=device) for w in weights]
+    errors = [torch.randn(Settings().batch_size, w.shape[0], device=device) for w in weights]
     layers = list(zip(weights, inputs, errors, strict=True))
     results = [[torch.empty_like(x) for x in (e, w, i)] for w, i, e in layers]
     while True:
@@ -84,26 +94,45 @@ def products(images: Tensor, device: torch.device) -> Iterator[None]:
         yield
 
 
-def milliseconds(steps: Iterator[None], count: int, wait: Callable[[], None]) -> float:
-    """Wall time of one step, over `count` of them."""
-    wait()
-    start = time.perf_counter()
-    for _ in range(count):
-        next(steps)
-    wait()
-    return 1e3 * (time.perf_counter() - start) / count
+def blocks(steps: Iterator[None], count: int, wait: Callable[[], None]) -> Iterator[float]:
+    """Milliseconds of wall time of one step, over one block of `count` of them after the other."""
+    while True:
+        wait()
+        start = time.perf_counter()
+        for _ in range(count):
+            next(steps)
+        wait()
+        yield 1e3 * (time.perf_counter() - start) / count
+
+
+def jax_blocks(images: Tensor, count: int) -> Iterator[float]:
+    """The same for the steps in JAX, which has a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "images.npy")
+        np.save(path, images.numpy())
+        command = [sys.executable, Path(__file__).with_name("jax_steps.py"), path, str(count)]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        ) as process:
+            try:
+                while True:
+                    process.stdin.write("\n")
+                    yield float(process.stdout.readline())
+            finally:
+                process.kill()
 
 
 def main() -> None:
-    """Time the three in turn, several rounds, and print a table as Markdown."""
+    """Time the contenders in turn, several rounds, and print a table as Markdown."""
     parser = Parser(
         description=__doc__,
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add, count, threads = parser.add_argument, whole_number(1), torch.get_num_threads()
+    add("--against", choices=["jax"], help="another library, with the same networks and steps")
     add("--steps", type=count, default=200, metavar="N", help=f"in each of {ROUNDS} rounds")
-    add("--threads", type=count, default=threads, metavar="N", help="on the CPU")
+    add("--threads", type=count, default=threads, metavar="N", help="of PyTorch on the CPU")
     add("--device", default="auto", help="as for run_vae.py")
     add("--dataset", choices=data.DATASETS, default="auto", help="as for run_vae.py")
     add("--data_dir", default="data", metavar="DIR", help="folder of the images")
@@ -115,24 +144,29 @@ def main() -> None:
         images = data.load(args.dataset, Path(args.data_dir))
     except (UserError, OSError) as error:
         parser.error(str(error))
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
     wait = (lambda: None) if device.type == "cpu" else torch.accelerator.synchronize
     contenders = {
-        "conventional loop": conventional(images, device),
-        "this project": project(images.train, device),
-        "matrix products alone": products(images.train, device),
+        "conventional loop": blocks(conventional(images, device), args.steps, wait),
+        "this project": blocks(project(images.train, device), args.steps, wait),
+        "matrix products alone": blocks(products(images.train, device), args.steps, wait),
     }
-    for steps in contenders.values():
-        milliseconds(steps, WARM_UP, wait)
+    if args.against and (missing := [name for name in ("jax", "optax") if not find_spec(name)]):
+        print(f"Without JAX: {' and '.join(missing)} not installed (pip install jax optax).\n")
+    elif args.against:
+        contenders["JAX, one compiled scan"] = jax_blocks(images.train, args.steps)
     times = {name: [] for name in contenders}
-    for _ in range(ROUNDS):  # in turn, so that a machine's changes of speed meet all of them
-        for name, steps in contenders.items():
-            times[name].append(milliseconds(steps, args.steps, wait))
+    for _ in range(1 + ROUNDS):  # in turn, so that a machine's changes of speed meet all of them
+        for name, measured in contenders.items():
+            times[name].append(next(measured))
+    times = {name: ms[1:] for name, ms in times.items()}  # the first round warms up
 
     print(
-        f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, {images.name}, "
-        f"{ROUNDS} rounds of {args.steps} steps\n"
+        f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {device}, "
+        f"{torch.get_num_threads()} threads, {images.name}, {ROUNDS} rounds of {args.steps} steps, "
+        f"load {load:.1f} at the start\n"
     )
-    print("| | ms a step: median | least to most | steps a second | times the conventional |")
+    print("| | ms per step: median | least to most | steps per second | times the conventional |")
     print("| --- | --- | --- | --- | --- |")
     for name, ms in times.items():
         median = statistics.median(ms)
@@ -140,6 +174,10 @@ def main() -> None:
         print(
             f"| {name} | {median:.2f} | {min(ms):.2f} to {max(ms):.2f} | {1e3 / median:.0f} "
             f"| {statistics.median(ratios):.2f} |"
+        )
+    if any(max(ms) > 1.3 * min(ms) for ms in times.values()):
+        print(
+            "\nThe rounds differ by more than 30 %: the machine was busy, and none of this holds."
         )
 
 

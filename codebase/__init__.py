@@ -1,1 +1,5 @@
 """A variational autoencoder on MNIST, as a course assignment asks for it."""
+
+from codebase.environment import prepare_environment
+
+prepare_environment()
