@@ -100,7 +100,7 @@ def scatter_digits(axes: "Axes", points: "Tensor", digits: "Tensor") -> None:
     dots = axes.scatter(*points.T, s=2, c=digits, rasterized=True, **style)
     axes.set_aspect("equal")
     place = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "handletextpad": 0}
-    legend = dots.legend_elements(num=list(range(10)))
+    legend = dots.legend_elements(num=list(range(10)), fmt="{x:.0f}")
     axes.legend(*legend, fontsize=8, frameon=False, **place)
 
 
