@@ -1,85 +1,185 @@
-"""Pictures."""
+"""Pictures of a model."""
 
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from pictures import (
+    bits,
+    cells,
+    from_blocks,
+    known_model,
+    number,
+    numbered_images,
+    painted,
+    to_blocks,
+)
 
 from codebase import visualize
-from codebase.drawing import image_grid
-from codebase.errors import DataError
+from codebase.data import REPORT_POSITIONS
+from codebase.evaluate import report_images
 from codebase.models.vae import VAE
 from codebase.visualize import visualize_samples
 
 
-def test_grid_holds_the_images_row_by_row():
-    images = torch.arange(1, 6).float()[:, None].expand(5, 784)
-    grid = image_grid(images, 2, 3)
-    assert grid.shape == (60, 90)
-    corners = grid[::30, ::30]
-    assert corners.tolist() == [[1, 2, 3], [4, 5, 0]]
-    assert (grid[:28, 30:58] == 2).all()
-    assert not grid[28:30].any()
+@pytest.fixture(scope="module")
+def images():
+    return numbered_images()
 
 
-def test_samples_are_written_as_a_png(tmp_path):
-    path = tmp_path / "samples.png"
-    visualize_samples(VAE(), save_path=path)
-    picture = plt.imread(path)
-    height, width = picture.shape[:2]
-    assert width >= 800
-    assert height < width
-    # An untrained model inks about half the pixels of the 10 x 20 images.
-    assert 0.3 < picture[100:, :, 0].mean() < 0.7
+@pytest.fixture(scope="module")
+def first_of_each_digit(images):
+    """The row numbers of the first of the assignment's images of each digit."""
+    rows = [(images.test_labels == digit).nonzero().view(-1) for digit in range(10)]
+    return torch.tensor([rows[digit][REPORT_POSITIONS[digit][0]] for digit in range(10)])
+
+
+def means(seed=0, z=3):
+    return torch.randn(10000, z, generator=torch.Generator().manual_seed(seed)).clamp(-3, 3)
+
+
+def labels(axis):
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+class Numbered(VAE):
+    """A model whose draws are numbered."""
+
+    def sample_x(self, batch):
+        return from_blocks(bits(torch.arange(batch)))
+
+
+def test_samples_are_shown_row_by_row_without_a_path(monkeypatch, tmp_path):
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda: shown.append(plt.get_fignums()))
+    visualize_samples(Numbered(), num_samples=5, grid_size=(2, 3))
+    assert shown == [[1]]
+    plt.savefig(tmp_path / "shown.png")
+    (axes,) = plt.gcf().axes
+    grid = cells(tmp_path / "shown.png", axes, 2, 3).flatten(0, 1)
+    plt.close("all")
+    assert number(to_blocks(grid[:5])).tolist() == [0, 1, 2, 3, 4]
+    assert not grid[5].any()
+
+
+def test_samples_are_draws_of_x_for_draws_of_z(monkeypatch, tmp_path):
+    """z ~ N(0, 1) is painted as grey z / 8 + 1/2, and of that many pixels of a block are black."""
+    monkeypatch.setattr(plt, "show", lambda: None)
+    visualize_samples(known_model(means()), num_samples=200, grid_size=(10, 20))
+    (axes,) = plt.gcf().axes
+    plt.savefig(tmp_path / "shown.png", dpi=300)
+    grid = cells(tmp_path / "shown.png", axes, 10, 20).flatten(0, 1)
+    plt.close("all")
+    assert ((grid < 0.1) | (grid > 0.9)).float().mean() > 0.99
+    share = grid[:, 4:8, :12].unflatten(2, (3, 4)).mean((1, 3))  # of black pixels, (200, 3)
+    assert share.mean() == pytest.approx(0.5, abs=0.03)
+    # The variance of z / 8, and of the mean of 16 draws of p with p (1 - p) = 1/4 - 1/64.
+    assert share.var() == pytest.approx(1 / 64 + (1 / 4 - 1 / 64) / 16, rel=0.25)
+
+
+def test_samples_are_written_without_a_window(tmp_path):
+    visualize_samples(Numbered(), save_path=tmp_path / "samples.png")
+    picture = plt.imread(tmp_path / "samples.png")[..., 0]
+    assert picture.shape == (880, 1600)
+    assert 0.05 < (picture[100:] < 0.5).mean() < 0.5
     assert plt.get_fignums() == []
 
 
-def test_samples_are_shown_without_a_path(monkeypatch):
-    shown = []
-    monkeypatch.setattr(plt, "show", lambda: shown.append(plt.get_fignums()))
-    visualize_samples(VAE(), num_samples=5, grid_size=(2, 3))
-    assert shown == [[1]]
-    plt.close("all")
+@pytest.mark.parametrize("n", [0, 7])
+def test_samples_must_fit(n):
+    with pytest.raises(ValueError, match=f"{n} samples do not fit into a grid of 2 x 3"):
+        visualize_samples(VAE(), num_samples=n, grid_size=(2, 3))
 
 
-def test_samples_must_fit():
-    with pytest.raises(ValueError, match="7 samples do not fit into a grid of 2 x 3"):
-        visualize_samples(VAE(), num_samples=7, grid_size=(2, 3))
+def test_reconstructions_are_below_the_images_that_they_are_of(
+    images, first_of_each_digit, tmp_path
+):
+    m = means()
+    picture = tmp_path / "reconstructions.png"
+    figure = visualize.reconstructions(known_model(m), images, "a run", picture)
+    (axes,) = figure.axes
+    assert figure.get_suptitle() == "Reconstructions: a run"
+    assert labels(axes.yaxis) == ["image", "binarized input", "reconstruction"]
+    image, binarized, reconstruction = cells(picture, axes, 3, 10)
+    for row in (image, binarized):
+        assert torch.equal(number(to_blocks(row)), first_of_each_digit)
+    grey = image[:, 21:23, 25:27]
+    assert ((grey - 128 / 255).abs() < 0.02).all()
+    assert (binarized > 0.5).flatten(1).equal(report_images(images)[::10] > 0.5)
+    # The means of x at the mean of z, not draws of either.
+    assert (painted(reconstruction)[:, :3] - m[first_of_each_digit]).abs().max() < 0.1
 
 
-@pytest.mark.parametrize("z", [1, 2, 10, 30])
-def test_every_picture_is_drawn_for_any_z(synthetic_images, tmp_path, z):
-    (tmp_path / "metrics.csv").write_text(
-        "step,images,NELBO,KL,REC\n100,train,200,10,190\n200,train,150,15,135\n200,test,148,15,133\n"
-    )
-    paths = visualize.write_all(VAE(z_dim=z), synthetic_images, "a title", tmp_path)
-    assert len(paths) == 5
+def test_progress_has_a_row_for_each_number_of_steps(images, first_of_each_digit, tmp_path):
+    each = {step: means(seed) for seed, step in enumerate([10000, 100, 1000])}
+    models = {step: known_model(m) for step, m in each.items()}
+    picture = tmp_path / "progress.png"
+    figure = visualize.progress(models, images, save_path=picture)
+    (axes,) = figure.axes
+    assert figure.get_suptitle() == "Progress: known"
+    steps = ["100 steps", "1000 steps", "10000 steps"]
+    assert labels(axes.yaxis) == ["image", "binarized input", *steps]
+    image, binarized, *rows = cells(picture, axes, 5, 10)
+    assert torch.equal(number(to_blocks(image)), first_of_each_digit)
+    assert torch.equal(number(to_blocks(binarized)), first_of_each_digit)
+    for step, row in zip((100, 1000, 10000), rows, strict=True):
+        assert (painted(row)[:, :3] - each[step][first_of_each_digit]).abs().max() < 0.1
+
+
+def test_an_interpolation_goes_in_equal_steps_from_one_input_to_the_other(
+    images, first_of_each_digit, tmp_path
+):
+    m = means()
+    picture = tmp_path / "interpolation.png"
+    figure = visualize.interpolation(known_model(m), images, "a run", picture)
+    (axes,) = figure.axes
+    grid = cells(picture, axes, 5, 12)
+    assert torch.equal(number(to_blocks(grid[:, 0])), first_of_each_digit[0::2])
+    assert torch.equal(number(to_blocks(grid[:, 11])), first_of_each_digit[1::2])
+    for way, row in enumerate(grid):
+        begin, end = m[first_of_each_digit[2 * way]], m[first_of_each_digit[2 * way + 1]]
+        for step in range(10):
+            expected = begin + step / 9 * (end - begin)
+            assert (painted(row[step + 1])[:3] - expected).abs().max() < 0.1
+    columns = [int(place) // 30 for place in axes.get_xticks()]
+    assert dict(zip(columns, labels(axes.xaxis), strict=True)) == {
+        0: "input",
+        1: "0",
+        10: "1",
+        11: "input",
+    }
+    assert axes.get_xlabel() == "share of the way between the posterior means"
+
+
+def test_means_are_left_of_draws_of_the_same_latents(tmp_path):
+    picture = tmp_path / "samples.png"
+    figure = visualize.samples_and_means(known_model(means()), "a run", picture)
+    left, right = figure.axes
+    assert left.get_title() == "decoder means E[x | z]"
+    assert right.get_title() == "draws x ~ p(x | z) of the same z"
+    mean, draw = (cells(picture, axes, 10, 10).flatten(0, 1) for axes in (left, right))
+    z = painted(mean)[:, :3]
+    assert z.mean() == pytest.approx(0, abs=0.2) and z.std() == pytest.approx(1, abs=0.15)
+    assert ((draw < 0.2) | (draw > 0.8)).float().mean() > 0.95
+    p, share = (x[:, 4:8, :12].unflatten(2, (3, 4)).mean((1, 3)) for x in (mean, draw))
+    # Of 300 means of 16 draws each; with other latents the deviation would be 1.7 times that.
+    assert (share - p).square().mean() == pytest.approx((0.25 - 1 / 64) / 16, rel=0.3)
+
+
+@pytest.mark.slow
+def test_every_picture_of_a_model_is_written_into_its_folder(images, tmp_path):
+    (tmp_path / "metrics.csv").write_text("step,images,NELBO,KL,REC\n100,train,200,10,190\n")
+    paths = visualize.write_all(known_model(means()), images, "a title", tmp_path)
+    names = ["learning_curve", "reconstructions", "latent_space", "interpolation", "samples"]
+    assert paths == [tmp_path / f"{name}.png" for name in names]
     for path in paths:
         picture = plt.imread(path)
-        assert picture.shape[1] >= 800
+        assert picture.shape[1] == 1600
         assert 0.001 < (picture[..., :3] < 0.5).mean() < 0.9  # neither empty nor black
+    assert plt.get_fignums() == []
 
 
-def test_pictures_are_figures_for_a_notebook(synthetic_images):
-    figure = visualize.latent_space(VAE(z_dim=2), synthetic_images)
-    left, right = figure.axes
-    assert "vae" in figure.get_suptitle()
-    assert right.get_xlabel() == "posterior mean, $z_1$"
-    assert left.get_xticklabels()
-
-
-def test_the_traversal_is_ordered_by_kl(synthetic_images):
-    model = VAE(z_dim=3)
-    with torch.no_grad():
-        model.enc.net[4].bias[:3] = torch.tensor([0.0, 3.0, 1.0])  # means far from 0 cost most
-    figure = visualize.latent_space(model, synthetic_images)
-    names = [label.get_text().split(",")[0] for label in figure.axes[0].get_yticklabels()]
-    assert names == ["$z_{2}$", "$z_{3}$", "$z_{1}$"]
-
-
-@pytest.mark.parametrize(
-    "content", [b"step,images,NELBO\n100,train\n", b"step,images\n\xff,\xfe\n"]
-)
-def test_damaged_metrics_are_named(tmp_path, content):
-    (tmp_path / "metrics.csv").write_bytes(content)
-    with pytest.raises(DataError, match=r"metrics\.csv is damaged"):
-        visualize.learning_curve(tmp_path / "metrics.csv")
+@pytest.mark.slow
+def test_no_learning_curve_is_drawn_without_metrics(images, tmp_path):
+    paths = visualize.write_all(known_model(means()), images, "a title", tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+    assert tmp_path / "learning_curve.png" not in paths
