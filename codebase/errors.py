@@ -29,6 +29,10 @@ class DivergenceError(UserError):
     """The loss or the parameters are no longer finite."""
 
 
+class ExplorerError(UserError):
+    """A model cannot be put into the page that explores it."""
+
+
 class Interrupted(UserError):
     """A signal asked the training to stop, and its state has been saved."""
 
