@@ -33,6 +33,10 @@ class DivergenceError(UserError):
     """The loss, a bound or the parameters are no longer finite."""
 
 
+class ExplorerError(UserError):
+    """A model cannot be put into the page that explores it."""
+
+
 class Interrupted(UserError):
     """A signal asked the program to stop, and what the training has reached is saved."""
 
