@@ -1,46 +1,182 @@
-"""The bounds on test images."""
+"""The bounds on test images, against a loop written from the protocol's words."""
+
+import math
 
 import pytest
 import torch
+from torch import nn
+from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
 from codebase import evaluate
-from codebase.data import report_rows
+from codebase.data import Images, report_rows
 from codebase.models.vae import VAE
 
-
-def test_test_images_are_binarized_by_the_protocol(synthetic_images):
-    state = torch.get_rng_state()
-    for x, pixels in [
-        (
-            evaluate.report_images(synthetic_images),
-            synthetic_images.test[report_rows(synthetic_images.test_labels)],
-        ),
-        (evaluate.all_images(synthetic_images), synthetic_images.test),
-    ]:
-        assert torch.equal(torch.get_rng_state(), state)
-        torch.manual_seed(0)
-        assert torch.equal(x, torch.bernoulli(pixels.float() / 255))
-        torch.set_rng_state(state)
+Z_DIM = 3
+PRIOR = Independent(Normal(torch.zeros(Z_DIM), torch.ones(Z_DIM)), 1)
 
 
-def test_bounds_repeat_and_leave_the_global_random_state(synthetic_images):
-    model, x = VAE(z_dim=3), evaluate.report_images(synthetic_images)
-    before = torch.get_rng_state()
+class Networks(nn.Module):
+    """Networks whose bound depends on the noise, and which keep all that passes through them."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.means = torch.randn(784, Z_DIM, generator=generator) / 14
+        self.variances = torch.tensor([0.1, 1.0, 2.0])
+        self.logits = torch.randn(Z_DIM, 784, generator=generator)
+        self.images, self.latents = [], []
+
+    def encode(self, x):
+        assert not torch.is_grad_enabled()
+        self.images.append(x)
+        return self.posterior(x)
+
+    def posterior(self, x):
+        return x @ self.means, self.variances.expand(len(x), Z_DIM)
+
+    def decode(self, z):
+        self.latents.append(z.flatten(0, -2))
+        return z @ self.logits
+
+    def distributions(self, x, z):
+        """q(z | x) and p(x | z)."""
+        m, v = self.posterior(x)
+        logits = z @ self.logits
+        return Independent(Normal(m, v.sqrt()), 1), Independent(Bernoulli(logits=logits), 1)
+
+    def seen(self):
+        """Images and their latents, one row for each time that an image came."""
+        return torch.cat(self.images), torch.cat(self.latents)
+
+
+def named(x):
+    """A whole number for each image, exact in float64, and another one for another image."""
+    names = torch.randint(2**40, (784,), generator=torch.Generator().manual_seed(2))
+    return x.double() @ names.double()
+
+
+def watched_model():
+    model = VAE(z_dim=Z_DIM)
+    model.enc = model.dec = Networks()
+    return model, model.enc
+
+
+def noisy_model():
+    """The assignment's networks, with weights for which the latent's noise matters."""
+    model = VAE(z_dim=Z_DIM)
+    with torch.no_grad():
+        model.dec.net[0].weight.mul_(20)
+    return model
+
+
+@pytest.fixture(scope="module")
+def images():
+    """As many test images of each digit as MNIST has, all different."""
+    counts = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    labels = torch.arange(10, dtype=torch.uint8).repeat_interleave(torch.tensor(counts))
+    generator = torch.Generator().manual_seed(3)
+    labels = labels[torch.randperm(10_000, generator=generator)]
+    pixels = torch.randint(256, (10_000, 784), dtype=torch.uint8, generator=generator)
+    return Images("some", pixels[:0], labels[:0], pixels, labels)
+
+
+def binarized_once(pixels):
+    torch.manual_seed(0)
+    return torch.bernoulli(pixels.float() / 255)
+
+
+def test_test_images_are_binarized_by_the_protocol(images):
+    state = torch.manual_seed(7).get_state()
+    report, everything = evaluate.report_images(images), evaluate.all_images(images)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(report, binarized_once(images.test[report_rows(images.test_labels)]))
+    assert torch.equal(everything, binarized_once(images.test))
+
+
+@pytest.mark.parametrize(
+    "n, passes", [(100, 25), (1, 100), (1, 1), (7, 300), (333, 10), (999, 2), (1000, 2), (2500, 2)]
+)
+def test_bounds_are_the_mean_over_all_images_and_passes(n, passes):
+    """Also where several passes are computed at once, or one pass in parts."""
+    model, networks = watched_model()
+    images = torch.rand(n, 784).round()
+    bounds = evaluate.bounds(model, images, passes)
+    x, z = networks.seen()
+    assert torch.equal(named(x).sort().values, named(images).repeat(passes).sort().values)
+    posterior, pixels = networks.distributions(x, z)
+    kl, rec = kl_divergence(posterior, PRIOR).mean().item(), -pixels.log_prob(x).mean().item()
+    assert bounds.kl == pytest.approx(kl, rel=1e-4)
+    assert bounds.rec == pytest.approx(rec, rel=1e-4)
+    assert bounds.nelbo == pytest.approx(kl + rec, rel=1e-4)
+    assert all(isinstance(value, float) for value in bounds)
+    assert max(map(len, networks.images)) <= 1000  # so that memory does not grow with the images
+    assert len(networks.images) <= 2 * n * passes / 1000 + 1  # and not many little parts
+
+
+def test_every_image_gets_fresh_noise_in_every_pass():
+    model, networks = watched_model()
+    evaluate.bounds(model, torch.rand(150, 784).round(), 40)
+    x, z = networks.seen()
+    m, v = networks.posterior(x)
+    noise = (z - m) / v.sqrt()
+    n = len(noise)
+    assert n == 150 * 40
+    # Equal draws would differ by rounding only, others by about 5 / n.
+    closest = noise.sort(0).values.diff(dim=0)
+    assert (closest < 1e-5).float().mean() < 0.05
+    assert noise.mean(0).abs().max() < 5 / math.sqrt(n)
+    assert (noise.T @ noise / n - torch.eye(Z_DIM)).abs().max() < 5 * math.sqrt(2 / n)
+
+
+def test_bounds_are_those_of_a_loop_in_the_protocols_words(images):
+    model = noisy_model()
+    x = binarized_once(images.test[report_rows(images.test_labels)])
+    with torch.no_grad():
+        passes = torch.stack([torch.stack(model.negative_elbo_bound(x)) for _ in range(100)])
+    mean, error = passes.mean(0).tolist(), (passes.std(0) / 10).tolist()
+    assert error[0] > 0.1  # the noise matters
+    bounds = evaluate.bounds(model, x, 100)
+    assert abs(bounds.nelbo - mean[0]) < 5 * math.sqrt(2) * error[0]
+    assert bounds.kl == pytest.approx(mean[1], rel=1e-4)
+    assert abs(bounds.rec - mean[2]) < 5 * math.sqrt(2) * error[2]
+
+
+def test_a_hundred_passes_on_the_reports_images_and_one_on_all(images):
+    model, networks = watched_model()
+    measured = evaluate.measure(model, images)
+    assert list(measured) == ["the report's 100 test images", "all 10000 test images"]
+    report = binarized_once(images.test[report_rows(images.test_labels)])
+    everything = binarized_once(images.test)
+    names = torch.cat([named(report).repeat(100), named(everything)])
+    assert torch.equal(named(networks.seen()[0]).sort().values, names.sort().values)
+    assert list(measured.values()) == [
+        evaluate.bounds(model, report, 100),
+        evaluate.bounds(model, everything, 1),
+    ]
+
+
+@pytest.mark.parametrize("n, iw", [(30, 1), (30, 100), (1, 1000)])
+def test_negative_iwae_is_that_of_the_latents_that_were_drawn(n, iw):
+    model, networks = watched_model()
+    images = torch.rand(n, 784).round()
+    value = evaluate.negative_iwae(model, images, iw)
+    x, z = networks.seen()
+    assert torch.equal(x, images)
+    posterior, pixels = networks.distributions(x, z.view(iw, n, Z_DIM))
+    log_w = (
+        pixels.log_prob(x) + PRIOR.log_prob(z).view(iw, n) - posterior.log_prob(z.view(iw, n, -1))
+    )
+    assert isinstance(value, float)
+    assert value == pytest.approx(math.log(iw) - log_w.logsumexp(0).mean().item(), rel=1e-4)
+
+
+def test_bounds_repeat_and_leave_the_global_random_state():
+    model, x = noisy_model(), torch.rand(50, 784).round()
+    weights = [parameter.clone() for parameter in model.parameters()]
+    before = torch.manual_seed(7).get_state()
     first = evaluate.bounds(model, x, 100), evaluate.negative_iwae(model, x, 10)
     assert torch.equal(torch.get_rng_state(), before)
-    torch.randn(3)
+    torch.manual_seed(8)
     assert (evaluate.bounds(model, x, 100), evaluate.negative_iwae(model, x, 10)) == first
-    assert all(p.grad is None for p in model.parameters())
-
-
-@pytest.mark.parametrize("images", [333, 5000])
-def test_bounds_are_the_average_over_passes_with_fresh_noise(images):
-    model, x = VAE(z_dim=3), torch.rand(images, 784).round()
-    with torch.no_grad():
-        model.dec.net[0].weight.mul_(20)  # so that the noise matters
-        passes = torch.stack([torch.stack(model.negative_elbo_bound(x)) for _ in range(10)])
-    bounds = evaluate.bounds(model, x, 10)
-    error = passes[:, 0].std().item() * (2 / 10) ** 0.5
-    assert abs(bounds.nelbo - passes[:, 0].mean().item()) < 5 * error
-    assert bounds.kl == pytest.approx(passes[:, 1].mean().item(), rel=1e-5)
-    assert bounds.nelbo == pytest.approx(bounds.kl + bounds.rec, rel=1e-6)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(map(torch.equal, weights, model.parameters()))

@@ -7,15 +7,68 @@ from codebase.errors import DeviceError
 from codebase.machine import choose_device, prepare_processor
 
 
-def test_an_unknown_device_is_refused():
-    with pytest.raises(DeviceError, match=r"no device 'gpu', only .*cpu"):
-        choose_device("gpu")
-    assert choose_device("cpu") == torch.device("cpu")
+@pytest.fixture
+def gpus(monkeypatch):
+    """Have PyTorch say how many GPUs there are."""
+
+    def say(number):
+        found = torch.device("cuda") if number else None
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda: number > 0)
+        monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda *_: found)
+        monkeypatch.setattr(torch.accelerator, "device_count", lambda: number)
+
+    return say
 
 
-def test_denormal_numbers_are_flushed():
-    try:
-        prepare_processor()
-        assert torch.tensor([1e-39]).mul(1).item() == 0
-    finally:
-        torch.set_flush_denormal(False)
+def test_without_a_gpu_there_is_only_the_cpu(gpus):
+    gpus(0)
+    assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(DeviceError) as caught:
+        choose_device("cuda")
+    assert str(caught.value) == "this machine has no device 'cuda', only cpu"
+
+
+def test_a_gpu_is_chosen_where_there_is_one(gpus):
+    gpus(2)
+    for name, device in [
+        ("auto", "cuda"),
+        ("cuda", "cuda"),
+        ("cuda:0", "cuda:0"),
+        ("cuda:1", "cuda:1"),
+        ("cpu", "cpu"),
+    ]:
+        assert choose_device(name) == torch.device(device)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:2", "cpu:1", "", "Auto"])
+def test_an_unknown_device_is_answered_with_the_known_ones(gpus, name):
+    gpus(2)
+    with pytest.raises(DeviceError) as caught:
+        choose_device(name)
+    sentence = f"this machine has no device {name!r}, only cuda, cuda:0, cuda:1, cpu"
+    assert str(caught.value) == sentence
+
+
+@pytest.fixture
+def processor():
+    """The processor's modes, put back afterwards."""
+    threads = torch.get_num_threads()
+    torch.set_flush_denormal(False)
+    yield
+    torch.set_flush_denormal(False)
+    torch.set_num_threads(threads)
+
+
+def test_denormal_numbers_are_flushed(processor):
+    denormal = torch.tensor([1e-39])
+    assert denormal.mul(1).item() > 0
+    prepare_processor()
+    assert denormal.mul(1).item() == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_are_as_many_as_asked_for(processor, threads):
+    prepare_processor(threads)
+    assert torch.get_num_threads() == threads
+    prepare_processor()
+    assert torch.get_num_threads() == threads

@@ -1,9 +1,10 @@
-"""The probability against torch.distributions, Monte Carlo and numerical gradients."""
+"""The probability against torch.distributions, closed forms, Monte Carlo and finite differences."""
 
 import math
 
 import pytest
 import torch
+from reading import NoReading
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
 from codebase import utils
@@ -18,6 +19,10 @@ def gaussians(*shape, dtype=torch.float64):
     return torch.randn(shape, dtype=dtype), torch.rand(shape, dtype=dtype) * 3 + 0.1
 
 
+def exactly(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+
+
 LEADING = [(), (7,), (2, 3, 4)]
 
 
@@ -25,13 +30,12 @@ LEADING = [(), (7,), (2, 3, 4)]
 def test_kl_normal_is_that_of_torch_distributions(leading):
     qm, qv = gaussians(*leading, 5)
     pm, pv = gaussians(*leading, 5)
-    expected = kl_divergence(normal(qm, qv), normal(pm, pv))
-    torch.testing.assert_close(utils.kl_normal(qm, qv, pm, pv), expected, rtol=1e-12, atol=1e-12)
+    exactly(utils.kl_normal(qm, qv, pm, pv), kl_divergence(normal(qm, qv), normal(pm, pv)))
 
 
 def test_kl_normal_is_the_mean_log_ratio_of_samples():
     (qm, qv), (pm, pv) = gaussians(3), gaussians(3)
-    z = normal(qm, qv).sample((400_000,))
+    z = normal(qm, qv).sample((100_000,))
     ratio = utils.log_normal(z, qm, qv) - utils.log_normal(z, pm, pv)
     error = ratio.std() / math.sqrt(len(ratio))
     assert abs(ratio.mean() - utils.kl_normal(qm, qv, pm, pv)) < 5 * error
@@ -41,15 +45,23 @@ def test_kl_normal_broadcasts_a_prior_of_one_number():
     qm, qv = gaussians(6, 10)
     pm, pv = torch.tensor([0.3]).double(), torch.tensor([1.7]).double()
     expected = kl_divergence(normal(qm, qv), normal(pm.expand(10), pv.expand(10)))
-    torch.testing.assert_close(utils.kl_normal(qm, qv, pm, pv), expected)
+    exactly(utils.kl_normal(qm, qv, pm, pv), expected)
 
 
 @pytest.mark.parametrize("leading", LEADING)
 def test_log_normal_is_that_of_torch_distributions(leading):
     m, v = gaussians(*leading, 5)
     x = torch.randn(*leading, 5, dtype=torch.float64)
-    expected = normal(m, v).log_prob(x)
-    torch.testing.assert_close(utils.log_normal(x, m, v), expected, rtol=1e-12, atol=1e-12)
+    exactly(utils.log_normal(x, m, v), normal(m, v).log_prob(x))
+
+
+def test_log_normal_broadcasts_in_both_directions():
+    m, v = gaussians(6, 5)
+    samples = torch.randn(3, 6, 5, dtype=torch.float64)
+    exactly(utils.log_normal(samples, m, v), normal(m, v).log_prob(samples))
+    prior = torch.tensor([0.3]).double(), torch.tensor([1.7]).double()
+    expected = normal(prior[0].expand(5), prior[1].expand(5)).log_prob(samples)
+    exactly(utils.log_normal(samples, *prior), expected)
 
 
 @pytest.mark.parametrize("leading", LEADING)
@@ -57,8 +69,14 @@ def test_log_bernoulli_is_that_of_torch_distributions(leading):
     logits = 30 * torch.randn(*leading, 9, dtype=torch.float64)
     x = torch.rand(*leading, 9, dtype=torch.float64).round()
     expected = Independent(Bernoulli(logits=logits), 1).log_prob(x)
-    actual = utils.log_bernoulli_with_logits(x, logits)
-    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+    exactly(utils.log_bernoulli_with_logits(x, logits), expected)
+
+
+def test_log_bernoulli_of_a_grey_pixel_is_the_cross_entropy():
+    x, logits = torch.rand(4, 9).double(), torch.randn(4, 9).double()
+    p = 1 / (1 + (-logits).exp())
+    expected = (x * p.log() + (1 - x) * (1 - p).log()).sum(1)
+    exactly(utils.log_bernoulli_with_logits(x, logits), expected)
 
 
 def test_log_bernoulli_broadcasts_images_over_samples():
@@ -102,26 +120,65 @@ def test_gradients_are_the_numerical_ones():
     assert check(lambda x: utils.log_mean_exp(x, 0), inputs((3, 4)))
 
 
-def test_samples_have_the_mean_and_variance_asked_for():
+def test_samples_have_the_distribution_asked_for():
     m, v = torch.tensor([-2.0, 0.0, 3.0]), torch.tensor([0.25, 1.0, 4.0])
     z = utils.sample_gaussian(m.expand(200_000, 3), v)
-    torch.testing.assert_close(z.mean(0), m, rtol=0, atol=0.03)
-    torch.testing.assert_close(z.var(0), v, rtol=0.02, atol=0)
+    noise = (z - m) / v.sqrt()
+    # Five standard errors of the first four moments of a standard normal.
+    for power, moment, variance in [(1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)]:
+        error = math.sqrt(variance / len(noise))
+        torch.testing.assert_close(
+            noise.pow(power).mean(0), torch.full((3,), float(moment)), rtol=0, atol=5 * error
+        )
+    correlations = noise.T @ noise / len(noise) - torch.eye(3)
+    assert correlations.fill_diagonal_(0).abs().max() < 5 / math.sqrt(len(noise))
 
 
-def test_samples_of_one_mean_differ():
-    z = utils.sample_gaussian(torch.zeros(1).expand(50, 3), torch.ones(1))
+@pytest.mark.parametrize("shapes", [((50, 3), (3,)), ((3,), (50, 3)), ((50, 1), (1, 3))])
+def test_a_broadcast_argument_still_gets_noise_of_its_own_for_each_sample(shapes):
+    m, v = torch.zeros(shapes[0]), torch.ones(shapes[1])
+    z = utils.sample_gaussian(m, v)
+    assert z.shape == (50, 3)
     assert len(z.unique()) == 150
+    expanded = utils.sample_gaussian(torch.zeros(1).expand(50, 3), torch.ones(1))
+    assert len(expanded.unique()) == 150
+    assert not torch.equal(z, utils.sample_gaussian(m, v))
+
+
+def test_samples_are_the_mean_plus_the_deviation_times_the_global_noise():
+    m, v = gaussians(7, 3)
+    torch.manual_seed(5)
+    z = utils.sample_gaussian(m, v)
+    torch.manual_seed(5)
+    exactly(z, m + v.sqrt() * torch.randn(7, 3, dtype=torch.float64))
 
 
 def test_gaussian_parameters_are_the_halves():
-    h = torch.randn(3, 8, 2)
+    h = torch.randn(3, 8, 2, dtype=torch.float64)
     m, v = utils.gaussian_parameters(h, dim=1)
-    torch.testing.assert_close(m, h[:, :4])
-    torch.testing.assert_close(v, (1 + h[:, 4:].exp()).log() + 1e-8)
-    assert (utils.gaussian_parameters(torch.full((2,), -1e4))[1] > 0).all()
-    with pytest.raises(ValueError, match="odd size 5"):
+    assert torch.equal(m, h[:, :4])
+    exactly(v, (1 + h[:, 4:].exp()).log() + 1e-8)
+
+
+def test_gaussian_parameters_split_the_last_dimension_unless_told_otherwise():
+    for h in (torch.randn(6), torch.randn(2, 6), torch.randn(2, 4, 6)):
+        m, v = utils.gaussian_parameters(h)
+        assert torch.equal(m, h[..., :3])
+        torch.testing.assert_close(v, (1 + h[..., 3:].exp()).log())
+
+
+def test_the_least_variance_is_that_of_the_assignment():
+    for dtype in (torch.float32, torch.float64):
+        _, v = utils.gaussian_parameters(torch.full((2,), -1e4, dtype=dtype))
+        assert torch.equal(v, torch.tensor([1e-8], dtype=dtype))
+
+
+def test_an_odd_number_of_gaussian_parameters_is_refused():
+    with pytest.raises(ValueError) as caught:
         utils.gaussian_parameters(torch.zeros(2, 5))
+    assert str(caught.value) == "dimension -1 of h has the odd size 5; it must be even"
+    with pytest.raises(ValueError, match="dimension 0 of h has the odd size 3"):
+        utils.gaussian_parameters(torch.zeros(3, 4), dim=0)
 
 
 def test_log_mean_exp_is_stable_and_right():
@@ -130,14 +187,29 @@ def test_log_mean_exp_is_stable_and_right():
         [1000 + math.log((1 + math.e) / 2), -1000 + math.log((1 + math.e**-2) / 2)]
     )
     torch.testing.assert_close(utils.log_mean_exp(x, 1), expected)
-    x = torch.randn(4, 5, 6)
-    torch.testing.assert_close(utils.log_mean_exp(x, 0), x.exp().mean(0).log())
+    x = torch.randn(4, 5, 6, dtype=torch.float64)
+    for dim in (0, 1, 2, -1):
+        exactly(utils.log_mean_exp(x, dim), x.exp().mean(dim).log())
 
 
 def test_duplicate_repeats_the_whole_batch():
     x = torch.arange(6).view(3, 2)
     assert utils.duplicate(x, 2).tolist() == [[0, 1], [2, 3], [4, 5], [0, 1], [2, 3], [4, 5]]
     assert utils.duplicate(torch.arange(2), 3).tolist() == [0, 1, 0, 1, 0, 1]
+    assert torch.equal(utils.duplicate(x, 1), x)
+    x = torch.randn(2, 3, 4)
+    assert torch.equal(utils.duplicate(x, 3), torch.cat([x, x, x]))
+
+
+def test_nothing_reads_a_value_so_that_no_gpu_is_waited_for():
+    m, v = gaussians(6, 4)
+    with NoReading():
+        z = utils.sample_gaussian(*utils.gaussian_parameters(torch.cat([m, v], -1)))
+        utils.kl_normal(m, v, m, v)
+        utils.log_normal(z, m, v)
+        utils.log_bernoulli_with_logits(z, m)
+        utils.log_mean_exp(m, 0)
+        utils.duplicate(m, 2)
 
 
 def test_functions_work_under_vmap():
@@ -158,6 +230,7 @@ def test_functions_work_under_vmap():
     assert len(((z - m) / v.sqrt()).unique()) == m.numel()
 
 
+@pytest.mark.slow
 def test_functions_compile_into_one_graph():
     m, v = gaussians(6, 4, dtype=torch.float32)
     x = torch.rand(6, 4).round()

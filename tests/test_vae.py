@@ -1,6 +1,11 @@
-"""The model: its parts, its bounds, and that it goes wherever a module goes."""
+"""The model: its bounds and draws, against torch.distributions and the exact likelihood.
+
+Most of it is about a model of six pixels and a few latents. All 64 of its images can be listed, and
+with one latent their probabilities are integrals over a line.
+"""
 
 import copy
+import itertools
 import math
 import subprocess
 import sys
@@ -8,10 +13,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from reading import NoReading
+from torch import nn
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
-from codebase.models import nns
 from codebase.models.vae import VAE
+
+PIXELS = 6
+IMAGES = torch.tensor(list(itertools.product([0.0, 1.0], repeat=PIXELS)), dtype=torch.float64)
 
 STATE = {
     "z_prior_m": (1,),
@@ -31,28 +40,78 @@ STATE = {
 }
 
 
-@pytest.fixture
-def x():
-    return torch.rand(5, 784).round()
+class SmallEncoder(nn.Module):
+    def __init__(self, z_dim):
+        super().__init__()
+        self.mean, self.log_variance = nn.Linear(PIXELS, z_dim), nn.Linear(PIXELS, z_dim)
+
+    def encode(self, x):
+        return self.mean(x), self.log_variance(x).exp()
 
 
-@pytest.fixture
-def one_latent():
-    """A model of one latent whose posteriors and images vary, with log p(x) known by quadrature."""
-    model = VAE(z_dim=1)
+class SmallDecoder(nn.Module):
+    """Notes the number of rows of every call."""
+
+    def __init__(self, z_dim):
+        super().__init__()
+        self.logits, self.rows = nn.Linear(z_dim, PIXELS), []
+
+    def decode(self, z):
+        self.rows.append(z[..., 0].numel())
+        return self.logits(z)
+
+
+def small_model(z_dim, prior=(0.0, 1.0)):
+    model = VAE(z_dim=z_dim)
+    model.enc, model.dec = SmallEncoder(z_dim), SmallDecoder(z_dim)
     with torch.no_grad():
-        model.dec.net[0].weight.mul_(3)
-        model.enc.net[4].bias.copy_(torch.tensor([0.7, 0.2]))
-    return model.double().requires_grad_(False)
+        model.z_prior_m.fill_(prior[0])
+        model.z_prior_v.fill_(prior[1])
+        model.dec.logits.weight.mul_(3)
+    return model.double()
 
 
-def exact_log_likelihood(model, x):
-    """log p(x) of a model with one latent, by the trapezoidal rule over z."""
-    z = torch.linspace(-9, 9, 1001, dtype=torch.float64)
-    joint = Normal(0.0, 1.0).log_prob(z)[:, None]
-    logits = model.dec.decode(z[:, None])[:, None]
-    joint = joint + Bernoulli(logits=logits).log_prob(x).sum(-1)
-    return joint.logsumexp(0) + math.log(18 / 1000)
+PRIORS = pytest.mark.parametrize("prior", [(0.0, 1.0), (0.5, 0.3)])
+
+
+def posterior(model, x):
+    m, v = model.enc.encode(x)
+    return Independent(Normal(m, v.sqrt()), 1)
+
+
+def prior_of(model):
+    m, v = model.z_prior_m.item(), model.z_prior_v.item()
+    ones = torch.ones(model.z_dim, dtype=torch.float64)
+    return Independent(Normal(m * ones, math.sqrt(v) * ones), 1)
+
+
+def likelihood(model, z):
+    logits = model.dec.decode(z.flatten(0, -2))
+    return Independent(Bernoulli(logits=logits.view(*z.shape[:-1], -1)), 1)
+
+
+def draw(model, x, samples, seed):
+    """Latents of x, (samples, batch, z_dim), from the noise that the global source gives next."""
+    torch.manual_seed(seed)
+    m, v = model.enc.encode(x)
+    return m + v.sqrt() * torch.randn(samples, len(x), model.z_dim, dtype=torch.float64)
+
+
+def close(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+def integrate(model, function):
+    """The expectation of function(z), z (n, 1), under the prior of one latent: trapezoidal rule."""
+    m, s = model.z_prior_m.item(), model.z_prior_v.sqrt().item()
+    z = torch.linspace(m - 9 * s, m + 9 * s, 1001, dtype=torch.float64)[:, None]
+    weights = prior_of(model).log_prob(z).exp() * 18 * s / 1000
+    return torch.tensordot(weights, function(z), 1)
+
+
+def exact_likelihood(model, x):
+    """p(x) for each row of x."""
+    return integrate(model, lambda z: likelihood(model, z[:, None]).log_prob(x).exp())
 
 
 def test_state_is_that_of_the_assignment():
@@ -62,93 +121,155 @@ def test_state_is_that_of_the_assignment():
     assert VAE(z_dim=10).load_state_dict(foreign, strict=True)
 
 
-def test_only_the_networks_train():
-    frozen = [name for name, p in VAE().named_parameters() if not p.requires_grad]
+def test_prior_is_a_standard_normal_and_does_not_train():
+    model = VAE()
+    assert model.z_prior_m.tolist() == [0]
+    assert model.z_prior_v.tolist() == [1]
+    assert model.z_prior[0] is model.z_prior_m
+    assert model.z_prior[1] is model.z_prior_v
+    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     assert frozen == ["z_prior_m", "z_prior_v"]
 
 
-def test_networks_are_found_by_name():
-    assert VAE(nn="v1", name="mine", z_dim=3).name == "mine"
-    with pytest.raises(ValueError, match=r"'v9'; known: v1"):
-        VAE(nn="v9")
-    with pytest.raises(ValueError, match="known: v1"):
-        getattr(nns, "v2")  # noqa: B009
+def test_a_model_of_the_assignment_is_the_default():
+    model = VAE()
+    assert (model.name, model.z_dim) == ("vae", 2)
+    assert model.sample_z(3).shape == model.enc.encode(torch.rand(3, 784))[0].shape == (3, 2)
+    model = VAE(nn="v1", name="mine", z_dim=5)
+    assert (model.name, model.z_dim) == ("mine", 5)
+    assert model.sample_z(3).shape == model.enc.encode(torch.rand(3, 784))[1].shape == (3, 5)
 
 
-def test_bound_is_kl_plus_reconstruction(x):
-    model = VAE(z_dim=4)
+@PRIORS
+def test_bound_is_kl_plus_reconstruction(prior):
+    model, x = small_model(3, prior), IMAGES[10:50]
     torch.manual_seed(1)
     nelbo, kl, rec = model.negative_elbo_bound(x)
-    m, v = model.enc.encode(x)
-    torch.manual_seed(1)
-    z = m + v.sqrt() * torch.randn(5, 4)
-    prior = Independent(Normal(torch.zeros(5, 4), torch.ones(5, 4)), 1)
-    expected_kl = kl_divergence(Independent(Normal(m, v.sqrt()), 1), prior).mean()
-    pixels = Independent(Bernoulli(logits=model.dec.decode(z)), 1)
-    torch.testing.assert_close(kl, expected_kl)
-    torch.testing.assert_close(rec, -pixels.log_prob(x).mean())
-    torch.testing.assert_close(nelbo, kl + rec)
+    z = draw(model, x, 1, seed=1)[0]
+    close(kl, kl_divergence(posterior(model, x), prior_of(model)).mean())
+    close(rec, -likelihood(model, z).log_prob(x).mean())
+    close(nelbo, kl + rec)
     assert nelbo.shape == kl.shape == rec.shape == ()
+    torch.manual_seed(1)
+    assert model(x) == (nelbo, kl, rec)
 
 
-def test_loss_is_the_bound_and_its_parts(x):
-    model = VAE()
-    loss, summaries = model.loss(x)
+def test_bound_of_the_assignments_networks_is_in_nats_per_image():
+    """At first every logit is near 0, and each of 784 pixels costs log 2."""
+    model, x = VAE(z_dim=4).double(), torch.rand(50, 784).double().round()
+    nelbo, kl, rec = model.negative_elbo_bound(x)
+    assert rec.item() == pytest.approx(784 * math.log(2), rel=0.01)
+    close(kl, kl_divergence(posterior(model, x), prior_of(model)).mean())
+    close(nelbo, kl + rec)
+
+
+@PRIORS
+def test_loss_is_the_bound_with_its_parts_and_its_gradient(prior):
+    model, x = small_model(3, prior), IMAGES[10:50]
+    z = draw(model, x, 1, seed=1)[0]
+    kl = kl_divergence(posterior(model, x), prior_of(model)).mean()
+    rec = -likelihood(model, z).log_prob(x).mean()
+    trained = [*model.enc.parameters(), *model.dec.parameters()]
+    gradients = torch.autograd.grad(kl + rec, trained)
+    torch.manual_seed(1)
+    with NoReading():
+        loss, summaries = model.loss(x)
+        loss.backward()
     assert list(summaries) == ["train/loss", "gen/elbo", "gen/kl_z", "gen/rec"]
-    assert summaries["train/loss"] == loss == -summaries["gen/elbo"]
-    torch.testing.assert_close(loss, summaries["gen/kl_z"] + summaries["gen/rec"])
-    loss.backward()
-    assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
+    assert summaries["train/loss"] == loss
+    close(loss, kl + rec)
+    close(summaries["gen/elbo"], -(kl + rec))
+    close(summaries["gen/kl_z"], kl)
+    close(summaries["gen/rec"], rec)
+    for parameter, gradient in zip(trained, gradients, strict=True):
+        close(parameter.grad, gradient)
+    assert model.z_prior_m.grad is None
+    assert model.z_prior_v.grad is None
 
 
-def test_iwae_with_one_sample_is_the_elbo_in_expectation(one_latent):
-    x = torch.rand(1, 784, dtype=torch.float64).round().expand(200, 784)
-    elbo, iwae = [], []
-    for _ in range(20):
-        elbo.append(one_latent.negative_elbo_bound(x)[0])
-        iwae.append(one_latent.negative_iwae_bound(x, 1)[0])
-    elbo, iwae = torch.stack(elbo), torch.stack(iwae)
-    error = (elbo.var() + iwae.var()).div(20).sqrt()
-    assert abs(elbo.mean() - iwae.mean()) < 5 * error
+@pytest.mark.parametrize(
+    "batch, samples", [(1, 1), (5, 1), (5, 8), (1, 1500), (64, 100), (1100, 3)]
+)
+@PRIORS
+def test_iwae_is_the_mean_of_the_importance_weights(batch, samples, prior):
+    """Also where the samples are computed in parts: each of them has noise of its own.
+
+    With 16 latents each part's noise is the next piece of what the source gives in one draw.
+    """
+    model, x = small_model(16, prior), IMAGES.repeat(18, 1)[:batch]
+    z = draw(model, x, samples, seed=1)
+    log_px = likelihood(model, z).log_prob(x)
+    log_w = log_px + prior_of(model).log_prob(z) - posterior(model, x).log_prob(z)
+    expected = math.log(samples) - log_w.logsumexp(0).mean()
+    trained = [*model.enc.parameters(), *model.dec.parameters()]
+    gradients = torch.autograd.grad(expected, trained)
+    for context in (torch.enable_grad(), torch.no_grad()):
+        torch.manual_seed(1)
+        with context:
+            niwae, kl, rec = model.negative_iwae_bound(x, samples)
+        close(niwae, expected)
+        close(kl, kl_divergence(posterior(model, x), prior_of(model)).mean())
+        close(rec, -log_px.mean())
+        assert niwae.shape == kl.shape == rec.shape == ()
+    torch.manual_seed(1)
+    niwae, _, _ = model.negative_iwae_bound(x, samples)
+    torch.manual_seed(2)  # the backward pass does not depend on what was drawn since
+    for ours, theirs in zip(torch.autograd.grad(niwae, trained), gradients, strict=True):
+        close(ours, theirs)
 
 
-def test_bounds_hold_and_tighten_to_the_exact_likelihood(one_latent):
-    x = torch.rand(20, 784, dtype=torch.float64).round()
-    exact = -exact_log_likelihood(one_latent, x).mean().item()
-    often = x.repeat(20, 1)  # so that the noise is below what the bounds differ by
-    loose, tighter, tight = (one_latent.negative_iwae_bound(often, iw)[0] for iw in (1, 10, 100))
-    assert loose > tighter + 1
-    assert tighter > tight + 0.05
-    assert tight > exact - 0.01  # where it is so tight, noise is left
-    assert one_latent.negative_elbo_bound(often)[0] > exact + 1
-    assert one_latent.negative_iwae_bound(x, 2000)[0].item() == pytest.approx(exact, abs=0.05)
+@PRIORS
+def test_bounds_hold_and_tighten_to_the_exact_likelihood(prior):
+    model = small_model(1, prior).requires_grad_(False)
+    with torch.no_grad():
+        model.enc.log_variance.bias.add_(1)  # far from the true posterior: the bounds are loose
+    assert exact_likelihood(model, IMAGES).sum().item() == pytest.approx(1, rel=1e-9)
+    exact = -exact_likelihood(model, IMAGES).log().mean().item()
+    often = IMAGES.repeat(300, 1)  # so that the noise is below what the bounds differ by
+    elbo = model.negative_elbo_bound(often)[0].item()
+    loose, tighter, tight = (model.negative_iwae_bound(often, iw)[0].item() for iw in (1, 5, 25))
+    assert loose == pytest.approx(elbo, rel=0.03)
+    assert elbo > tighter + 2
+    assert tighter > tight + 0.2
+    assert tight > exact + 0.02
+    assert model.negative_iwae_bound(IMAGES, 2000)[0].item() == pytest.approx(exact, abs=0.01)
 
 
-@pytest.mark.parametrize("different", [True, False])
-def test_iwae_is_the_same_in_one_chunk_and_in_many(x, monkeypatch, different):
-    model = VAE(z_dim=3)
-    # The backward pass draws again, last chunk first: only equal noise is the same there.
-    noise = torch.randn(8, 5, 3) if different else torch.randn(5, 3).expand(8, 5, 3)
-    results = []
-    for rows in (10_000, 10):
-        drawn = iter(noise.split(max(1, rows // 5)) * 2)
-        monkeypatch.setattr(
-            "codebase.models.vae.sample_gaussian",
-            lambda m, v, drawn=drawn: m + v.sqrt() * next(drawn),
-        )
-        monkeypatch.setattr("codebase.models.vae.ROWS_AT_ONCE", rows)
-        bounds = model.negative_iwae_bound(x, 8)
-        gradients = [] if different else torch.autograd.grad(bounds[0], [*model.dec.parameters()])
-        results.append([*bounds, *gradients])
-    for whole, chunked in zip(*results, strict=True):
-        torch.testing.assert_close(whole, chunked)
+@pytest.mark.parametrize("samples", [0, -1])
+def test_iwae_needs_a_sample(samples):
+    with pytest.raises(ValueError) as caught:
+        VAE().negative_iwae_bound(torch.zeros(1, 784), samples)
+    sentence = f"iw is the number of samples and must be at least 1, got {samples}"
+    assert str(caught.value) == sentence
 
 
-def test_iwae_needs_a_sample(x):
-    with pytest.raises(ValueError, match="at least 1, got 0"):
-        VAE().negative_iwae_bound(x, 0)
+@pytest.mark.parametrize("batch, samples", [(100, 50), (2000, 2), (7, 300)])
+def test_iwae_computes_a_thousand_rows_at_once_or_one_sample(batch, samples):
+    model = small_model(2).requires_grad_(False)
+    model.negative_iwae_bound(IMAGES.repeat(32, 1)[:batch], samples)
+    assert sum(model.dec.rows) == batch * samples
+    assert max(model.dec.rows) <= max(1000, batch)
+    assert len(model.dec.rows) <= 2 * batch * samples / 1000 + 1  # and not many little parts
 
 
+def test_iwae_keeps_no_activations_for_its_gradient():
+    """Decoding is repeated in the backward pass instead."""
+    model, x, samples = VAE(z_dim=2), torch.rand(10, 784).round(), 200
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        bound, _, _ = model.negative_iwae_bound(x, samples)
+    weights = 4 * sum(p.numel() for p in model.parameters())
+    one_image_each = 4 * 784 * samples * len(x)
+    assert sum(kept.values()) < weights + one_image_each / 10
+    bound.backward()
+
+
+@pytest.mark.slow
 def test_iwae_of_a_thousand_samples_stays_below_one_gigabyte():
     program = """
 import resource, torch
@@ -170,37 +291,94 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     assert int(grown.stdout) * unit < 1e9
 
 
-def test_samples_have_the_right_shapes_and_values():
-    model = VAE(z_dim=3)
-    z = model.sample_z(4000)
-    assert z.shape == (4000, 3)
-    assert abs(z.mean()) < 0.1
-    assert z.var().item() == pytest.approx(1, abs=0.1)
-    p = model.compute_sigmoid_given(z[:1])
-    draws = model.sample_x_given(z[:1].expand(4000, 3))
-    assert set(draws.unique().tolist()) == {0, 1}
-    torch.testing.assert_close(draws.mean(0), p[0], rtol=0, atol=0.05)
-    assert model.sample_x(7).shape == model.sample_sigmoid(7).shape == (7, 784)
+@PRIORS
+def test_latents_are_drawn_from_the_prior(prior):
+    z = small_model(3, prior).sample_z(20_000)
+    assert z.shape == (20_000, 3)
+    noise = (z - prior[0]) / math.sqrt(prior[1])
+    error = 1 / math.sqrt(len(noise))
+    assert noise.mean(0).abs().max() < 5 * error
+    # Ones on the diagonal, and no latent or image says anything about another.
+    assert (noise.T @ noise / len(noise) - torch.eye(3)).abs().max() < 5 * math.sqrt(2) * error
+    assert len(z.unique()) == z.numel()
 
 
-def test_model_survives_copies_conversion_and_compilation(x):
+def frequencies(images):
+    """How many of the images (n, 6) are each of the 64."""
+    assert images.unique().tolist() == [0, 1]
+    row = images @ (2.0 ** torch.arange(PIXELS - 1, -1, -1)).double()
+    return row.long().bincount(minlength=len(IMAGES))
+
+
+def assert_counts(counts, probabilities):
+    expected = counts.sum() * probabilities
+    assert (counts - expected).abs().max() < 5 * expected.max().sqrt()
+    # Chi-squared, with mean 63 and variance 126.
+    assert abs(((counts - expected).square() / expected).sum() - 63) < 5 * math.sqrt(126)
+
+
+@PRIORS
+def test_images_are_drawn_with_the_probability_that_the_model_gives_them(prior):
+    model = small_model(1, prior).requires_grad_(False)
+    assert_counts(frequencies(model.sample_x(40_000)), exact_likelihood(model, IMAGES))
+
+
+def test_images_of_given_latents_are_drawn_pixel_by_pixel():
+    model = small_model(1).requires_grad_(False)
+    for z in torch.tensor([[0.7], [-1.5]]).double():
+        probabilities = likelihood(model, z[None]).log_prob(IMAGES).exp()
+        assert_counts(frequencies(model.sample_x_given(z.expand(40_000, 1))), probabilities)
+
+
+@PRIORS
+def test_pixel_probabilities_are_those_of_the_decoder(prior):
+    model = small_model(1, prior).requires_grad_(False)
+    z = torch.linspace(-3, 3, 9).double()[:, None]
+    logits = z * model.dec.logits.weight[:, 0] + model.dec.logits.bias
+    close(model.compute_sigmoid_given(z), 1 / (1 + (-logits).exp()))
+    p = model.sample_sigmoid(40_000)
+    for power in (1, 2):
+        mean = integrate(model, lambda z: model.compute_sigmoid_given(z) ** power)  # noqa: B023
+        error = (p**power).std(0) / math.sqrt(len(p))
+        assert ((p**power).mean(0) - mean).abs().max() < 5 * error.max()
+    assert len(p[:, 0].unique()) == len(p)
+
+
+def test_draws_of_the_assignments_networks_have_its_shapes():
     model = VAE(z_dim=3)
+    for images in (
+        model.sample_x(7),
+        model.sample_sigmoid(7),
+        model.sample_x_given(torch.rand(7, 3)),
+    ):
+        assert images.shape == (7, 784)
+    assert model.sample_x(7).unique().tolist() == [0, 1]
+
+
+def test_model_survives_copies_and_conversion():
+    model, x = VAE(z_dim=3), torch.rand(5, 784).round()
     twin = copy.deepcopy(model).to(torch.float64)
     assert twin.z_prior[0] is twin.z_prior_m
     assert twin.z_prior_m.dtype == torch.float64
     assert twin.negative_elbo_bound(x.double())[0].dtype == torch.float64
-    assert model.to("meta").negative_elbo_bound(x.to("meta"))[0].device.type == "meta"
+    assert twin.sample_x(2).dtype == torch.float64
+    assert model.z_prior_m.dtype == torch.float32
 
-    compiled = torch.compile(copy.deepcopy(twin), backend="aot_eager", fullgraph=True)
+
+@pytest.mark.slow
+def test_model_compiles_into_one_graph_and_has_shapes_without_values():
+    model, x = VAE(z_dim=3).double(), torch.rand(5, 784).round().double()
+    compiled = torch.compile(copy.deepcopy(model), backend="aot_eager", fullgraph=True)
     torch.manual_seed(1)
-    expected = twin.negative_elbo_bound(x.double())
+    expected = model.negative_elbo_bound(x)
     torch.manual_seed(1)
-    torch.testing.assert_close(compiled(x.double()), expected)
+    torch.testing.assert_close(compiled(x), expected)
+    assert model.to("meta").negative_elbo_bound(x.to("meta"))[0].device.type == "meta"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
-def test_bounds_do_not_wait_for_the_gpu(x):
-    model, x = VAE(z_dim=3).cuda(), x.cuda()
+def test_bounds_do_not_wait_for_the_gpu():
+    model, x = VAE(z_dim=3).cuda(), torch.rand(5, 784).round().cuda()
     model.loss(x)
     torch.cuda.set_sync_debug_mode("error")
     try:

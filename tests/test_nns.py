@@ -1,0 +1,110 @@
+"""The networks against a forward pass in plain numpy, with the weights of their `state_dict`."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from codebase.models import nns
+from codebase.models.vae import VAE
+
+LAYERS = (0, 2, 4)
+SIZES = {"enc": (784, 300, 300, 2 * 10), "dec": (10, 300, 300, 784)}
+
+
+@pytest.fixture
+def model():
+    """A model whose units are far from 0, where activations differ from each other the most."""
+    model = VAE(nn="v1", z_dim=10).requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if name.endswith("weight"):
+            parameter.mul_(3)
+        elif name.endswith("bias"):
+            parameter.mul_(20)
+    return model
+
+
+def forward(model, network, x):
+    """Three fully connected layers with ELU(x) = x above 0 and exp(x) - 1 below, in float64."""
+    state = {name: value.double().numpy() for name, value in model.state_dict().items()}
+    h = x.double().numpy()
+    for layer in LAYERS:
+        h = h @ state[f"{network}.net.{layer}.weight"].T + state[f"{network}.net.{layer}.bias"]
+        if layer != LAYERS[-1]:
+            h = np.where(h > 0, h, np.exp(np.minimum(h, 0)) - 1)
+    return h
+
+
+def close(actual, expected):
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_encoder_is_three_layers_with_elu_then_mean_and_variance(model):
+    x = torch.rand(6, 784).round()
+    kept = x.clone()
+    m, v = model.enc.encode(x)
+    h = forward(model, "enc", x)
+    assert h[:, 10:].min() < -2  # both branches of softplus are tried
+    assert h[:, 10:].max() > 2
+    close(m, h[:, :10])
+    close(v, np.log1p(np.exp(h[:, 10:])) + 1e-8)
+    assert torch.equal(x, kept)
+
+
+def test_decoder_is_three_layers_with_elu_then_logits(model):
+    z = 2 * torch.randn(6, 10)
+    kept = z.clone()
+    close(model.dec.decode(z), forward(model, "dec", z))
+    assert torch.equal(z, kept)
+
+
+def test_a_row_is_computed_from_that_row_alone(model):
+    x, z = torch.rand(5, 784).round(), torch.randn(5, 10)
+    torch.testing.assert_close(model.dec.decode(z)[2:3], model.dec.decode(z[2:3]))
+    for whole, alone in zip(model.enc.encode(x), model.enc.encode(x[2:3]), strict=True):
+        torch.testing.assert_close(whole[2:3], alone)
+
+
+@pytest.mark.parametrize("network", SIZES)
+def test_layers_have_the_sizes_of_the_assignment_and_begin_as_pytorch_begins_them(network):
+    """Weights and biases uniform within 1 / sqrt(inputs), PyTorch's default for a linear layer."""
+    state = VAE(nn="v1", z_dim=10).state_dict()
+    sizes = SIZES[network]
+    for layer, inputs, outputs in zip(LAYERS, sizes, sizes[1:], strict=False):
+        weight, bias = (state[f"{network}.net.{layer}.{part}"] for part in ("weight", "bias"))
+        assert weight.shape == (outputs, inputs)
+        assert bias.shape == (outputs,)
+        limit = 1 / math.sqrt(inputs)
+        for values in (weight.flatten(), bias):
+            n = len(values)
+            assert values.abs().max() <= limit
+            assert values.abs().max() > limit * (1 - 10 / n)
+            assert abs(values.mean()) < 5 * limit / math.sqrt(3 * n)
+            # The square of a uniform number within 1 has mean 1 / 3 and variance 4 / 45.
+            square = (values / limit).square().mean()
+            assert abs(square - 1 / 3) < 5 * math.sqrt(4 / 45 / n)
+
+
+def test_initial_weights_come_from_the_global_source():
+    def weights(seed):
+        torch.manual_seed(seed)
+        return torch.cat([value.flatten() for value in VAE().state_dict().values()])
+
+    first, again, other = weights(1), weights(1), weights(2)
+    assert torch.equal(first, again)
+    # All but the two parameters of the prior.
+    assert (first != other).sum() == len(first) - 2
+
+
+def test_networks_are_found_by_name():
+    model = VAE(nn="v1", z_dim=3)
+    assert isinstance(model.enc, nns.v1.Encoder)
+    assert isinstance(model.dec, nns.v1.Decoder)
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError) as caught:
+        VAE(nn="v9")
+    assert str(caught.value) == "there are no networks named 'v9'; known: v1"
+    assert not hasattr(nns, "__wrapped__")  # as Python's own machinery asks of any module
