@@ -1,4 +1,4 @@
-"""Train a variational autoencoder on MNIST, or load one, and report its bounds."""
+"""Train a variational autoencoder on MNIST, or load one, and measure its bounds."""
 
 import argparse
 import math
@@ -10,6 +10,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from pprint import pprint
 
+from codebase.drawing import FILE_TYPES
 from codebase.errors import explain
 from codebase.models import nns
 from codebase.settings import SCHEDULES, Settings
@@ -65,8 +66,9 @@ def data_set(text: str) -> str:
 def picture(text: str) -> str:
     """The type of an argument that names a picture to write."""
     folder = os.path.dirname(text) or "."
-    if not text.lower().endswith(".png") or os.path.isdir(text):
-        raise argparse.ArgumentTypeError(f"must be a file name ending in .png, not {text!r}")
+    if not text.lower().endswith(tuple(FILE_TYPES)) or os.path.isdir(text):
+        endings = ", ".join(FILE_TYPES)
+        raise argparse.ArgumentTypeError(f"must be a file name in {endings}, not {text!r}")
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise argparse.ArgumentTypeError(f"must be in a folder that can be written, not {text!r}")
     try:
@@ -93,7 +95,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--iter_max", **count, help="training steps")
     add("--iter_save", **count, help="steps between checkpoints")
     add("--run", type=whole_number(0), metavar="N", help="number and seed of the run")
-    add("--train", **switch, help="1: train and report; 0: load the model of step iter_max")
+    add("--train", **switch, help="1: train; 0: load the model of step iter_max")
     add("--resume", **switch, help="1: go on from where the run was interrupted; 0: start anew")
     add("--nn", choices=nns.names(), help="networks")
     add("--batch_size", **count, help="images in a training step")
@@ -123,7 +125,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         help="runs at a time; 0: one for each core of a CPU, one on a GPU",
     )
     add("--figures", **switch, help="1: write all pictures into the run's folder as well")
-    add("--figure", type=picture, metavar="FILE", help="picture of 200 samples, for a single run")
+    add(
+        "--figure",
+        type=picture,
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="picture of 200 samples, .png, .pdf or .svg, beside the one in the run's folder "
+        "(default: ./visualizing_result.png with the assignment's settings)",
+    )
+    add("--explorer", **switch, help="1: write a page to walk through the latent space")
     add("--device", help="auto: a GPU if there is one; or cpu, cuda, cuda:1, ...")
     parser.set_defaults(
         **Settings()._asdict() | {"dataset": "auto"},
@@ -134,15 +144,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         runs=1,
         jobs=0,
         figures=0,
-        figure="./visualizing_result.png",
+        explorer=0,
         device="auto",
     )
     return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train or load, report the bounds and write the picture; the exit status is returned."""
-    from codebase import checkpoint, data, evaluate, machine, visualize
+    """Train or load, measure the bounds and write the pictures; give the exit status."""
+    from codebase import checkpoint, data, evaluate, explorer, machine, visualize
     from codebase.progress import Bar
     from codebase.replicates import replicate
     from codebase.seeds import seeded
@@ -175,17 +185,32 @@ def run(args: argparse.Namespace) -> int:
     for label, (nelbo, kl, rec) in evaluate.measure(model, images).items():
         print(f"NELBO: {nelbo:.4f}. KL: {kl:.4f}. REC: {rec:.4f}        ({images.name}, {label})")
     if not args.train:
-        x = evaluate.report_images(images)
+        x = evaluate.subset_images(images)
         for iw in (1, 10, 100, 1000):
             print(f"Negative IWAE-{iw}: {evaluate.negative_iwae(model, x, iw):.4f}")
-    with seeded(evaluate.SEED, device):
-        visualize.visualize_samples(model, save_path=args.figure, title=settings.title)
-        print(f"Visualization saved at {args.figure}")
-        if args.figures:
-            folder = checkpoint.run_folder(settings)
-            for path in visualize.write_all(model, images, settings.title, folder):
+    folder = checkpoint.run_folder(settings)
+    for path in figure_paths(getattr(args, "figure", None), settings, folder):
+        with seeded(evaluate.SEED, device):
+            visualize.visualize_samples(model, save_path=path, title=settings.title)
+        print(f"Visualization saved at {path}")
+    if args.figures:
+        with seeded(evaluate.SEED, device):
+            for path in visualize.write_all(model, images, settings):
                 print(f"Visualization saved at {path}")
+    if args.explorer:
+        path = folder / "explorer.html"
+        explorer.write(model, images, settings.title, path)
+        print(f"Explorer saved at {path}; open it in a browser")
     return 0
+
+
+def figure_paths(figure: str | None, settings: Settings, folder: Path) -> list[str | Path]:
+    """Where the picture of samples is written: where it was asked for, and in the run's folder."""
+    name = "visualizing_result.png"
+    if figure is None and settings.name == Settings(run=settings.run).name:
+        figure = f"./{name}"  # the assignment's, which other settings leave alone
+    paths = [figure] if figure else []
+    return [*paths, folder / name] if os.access(folder, os.W_OK) else paths
 
 
 def main(argv: list[str] | None = None) -> int:

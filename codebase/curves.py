@@ -1,6 +1,7 @@
 """Pictures of the bounds of runs: against the steps of a training, and against z."""
 
 import csv
+import re
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -8,8 +9,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from codebase import checkpoint
 from codebase.drawing import finish, new_figure, plain_axes
 from codebase.errors import DataError
+from codebase.settings import Settings
 
 if TYPE_CHECKING:  # slow to import
     from matplotlib.axes import Axes
@@ -36,6 +39,23 @@ def read_metrics(path: str | Path) -> list[tuple]:
         return [(int(step), images, *map(float, bounds)) for step, images, *bounds in rows]
     except (csv.Error, KeyError, TypeError, ValueError):
         raise DataError(f"{path} is damaged; delete it to go without a learning curve") from None
+
+
+def finished_runs(settings: Settings) -> list[tuple]:
+    """The bounds (z, images, NELBO, KL, REC) of all runs here that differ in z or number only.
+
+    Raises:
+        DataError: a metrics.csv is damaged.
+    """
+    name = re.escape(settings._replace(z=0, run=0).name)
+    name = name.replace("z=00", r"z=(\d+)").replace("run=0000", r"run=\d+")
+    rows = []
+    for path in checkpoint.CHECKPOINTS.glob("*/metrics.csv"):
+        if match := re.fullmatch(name, path.parent.name):
+            for step, images, *bounds in read_metrics(path):
+                if step == settings.iter_max and images != "train":
+                    rows.append((int(match[1]), images, *bounds))
+    return rows
 
 
 def learning_curve(

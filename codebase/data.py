@@ -1,4 +1,4 @@
-"""The images: MNIST or the synthetic digits, and the report's way of turning them into bits."""
+"""The images: MNIST or the synthetic digits, and how they are turned into bits."""
 
 import hashlib
 import http.client
@@ -42,8 +42,8 @@ FILES = {
     "t10k-labels-idx1-ubyte": 8,
 }
 
-# The report's 100 test images: row c holds positions among the test images of digit c.
-REPORT_POSITIONS = (
+# The assignment's 100 test images: row c holds positions among the test images of digit c.
+SUBSET_POSITIONS = (
     (684, 559, 629, 192, 835, 763, 707, 359, 9, 723),
     (277, 599, 1094, 600, 314, 705, 551, 87, 174, 849),
     (537, 845, 72, 777, 115, 976, 755, 448, 850, 99),
@@ -172,10 +172,10 @@ def _read_synthetic(path: Path) -> Images:
     return Images("synthetic", *tensors)
 
 
-def report_rows(test_labels: Tensor) -> Tensor:
-    """Row numbers of the report's 100 test images, ten of each digit, (100,) int64."""
+def subset_rows(test_labels: Tensor) -> Tensor:
+    """Row numbers of the assignment's 100 test images, ten of each digit, (100,) int64."""
     rows = []
-    for digit, positions in enumerate(REPORT_POSITIONS):
+    for digit, positions in enumerate(SUBSET_POSITIONS):
         of_digit = (test_labels == digit).nonzero().squeeze(1)
         # In another data set there may be fewer images of a digit; then it starts over.
         rows.append(of_digit[torch.tensor(positions) % len(of_digit)])

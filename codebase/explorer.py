@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from codebase.data import Images, report_rows
+from codebase.data import Images, subset_rows
 from codebase.errors import ExplorerError
-from codebase.evaluate import all_images, report_images
+from codebase.evaluate import all_images, subset_images
 from codebase.files import write_atomically
 from codebase.models.vae import VAE
 from codebase.utils import gaussian_parameters, kl_normal
 
 TEMPLATE = Path(__file__).with_suffix(".html")
-SHOWN = 1_000  # test images in the page, the report's hundred first
+SHOWN = 1_000  # test images in the page, the assignment's hundred first
 MOST_PARAMETERS = 5_000_000  # a page of 28 MB
 
 
@@ -45,7 +45,7 @@ def write(model: VAE, images: Images, title: str, path: Path) -> None:
             f"{MOST_PARAMETERS:,}; choose a smaller --z or smaller networks"
         )
     everything, rows = all_images(images), _shown_rows(images)
-    x = torch.cat([report_images(images), everything[rows][100:]]).to(model.z_prior_m.device)
+    x = torch.cat([subset_images(images), everything[rows][100:]]).to(model.z_prior_m.device)
     networks = _layers(model, x)
     m, v = model.enc.encode(everything.to(x.device))
     content = {
@@ -66,13 +66,13 @@ def write(model: VAE, images: Images, title: str, path: Path) -> None:
 
 
 def _shown_rows(images: Images) -> Tensor:
-    """Row numbers of the page's test images, the report's first and the others evenly chosen."""
-    report = report_rows(images.test_labels)
+    """Row numbers of the page's test images, the assignment's first and the others evenly chosen."""
+    subset = subset_rows(images.test_labels)
     others = torch.ones(len(images.test), dtype=torch.bool)
-    others[report] = False
+    others[subset] = False
     others = others.nonzero().squeeze(1)
-    chosen = torch.linspace(0, len(others) - 1, SHOWN - len(report)).long()
-    return torch.cat([report, others[chosen]])
+    chosen = torch.linspace(0, len(others) - 1, SHOWN - len(subset)).long()
+    return torch.cat([subset, others[chosen]])
 
 
 def _layers(model: VAE, x: Tensor) -> list[nn.Sequential]:

@@ -193,7 +193,7 @@ def _work(
             model = load_trained(settings, device)
         subset, everything = evaluate.measure(model, images).values()
         if args.figures:
-            visualize.write_all(model, images, settings.title, folder)
+            visualize.write_all(model, images, settings)
         seconds = checkpoint.training_seconds(folder, settings.iter_max)
         outcome = Outcome([*subset, everything.nelbo], seconds)
     except Interrupted as stop:

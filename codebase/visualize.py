@@ -1,13 +1,15 @@
 """Pictures of what a model has learned. Every function returns the figure, or saves it as well."""
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from codebase.curves import learning_curve
-from codebase.data import Images, report_rows
+from codebase import checkpoint
+from codebase.curves import bounds_against_z, finished_runs, learning_curve
+from codebase.data import Images, subset_rows
 from codebase.drawing import (
     FONT,
     finish,
@@ -16,9 +18,10 @@ from codebase.drawing import (
     show_grid,
     tick_columns,
 )
-from codebase.evaluate import report_images
+from codebase.evaluate import subset_images
 from codebase.latent import latent_space
 from codebase.models.vae import VAE
+from codebase.settings import Settings
 
 if TYPE_CHECKING:  # slow to import
     from matplotlib.figure import Figure
@@ -81,8 +84,8 @@ def progress(
 @torch.no_grad()
 def _draw_reconstructions(models: Mapping[str, VAE], images: Images) -> "Figure":
     """The images, the binarized inputs, and a row of reconstructions for each model."""
-    x = report_images(images)[::10]
-    rows = [images.test[report_rows(images.test_labels)[::10]] / 255, x]
+    x = subset_images(images)[::10]
+    rows = [images.test[subset_rows(images.test_labels)[::10]] / 255, x]
     for model in models.values():
         m, _ = model.enc.encode(x.to(model.z_prior_m.device))
         rows.append(model.compute_sigmoid_given(m).cpu())
@@ -97,7 +100,7 @@ def interpolation(
     model: VAE, images: Images, title: str = "", save_path: str | Path | None = None
 ) -> "Figure":
     """Ten steps between the posterior means of two test images of different digits, five times."""
-    x = report_images(images)[::10].to(model.z_prior_m.device)
+    x = subset_images(images)[::10].to(model.z_prior_m.device)
     m, _ = model.enc.encode(x)
     steps = torch.linspace(0, 1, 10).to(m).view(1, 10, 1)
     path = torch.lerp(m[0::2, None], m[1::2, None], steps)
@@ -126,26 +129,43 @@ def samples_and_means(model: VAE, title: str = "", save_path: str | Path | None 
     return finish(figure, f"Samples: {title or model.name}", save_path)
 
 
-def write_all(model: VAE, images: Images, title: str, folder: Path) -> list[Path]:
-    """Write every picture of one model into the run's folder and return the files.
+def write_all(model: VAE, images: Images, settings: Settings) -> list[Path]:
+    """Write every picture into the run's folder and return the files.
 
-    The learning curve needs the metrics.csv that training leaves there, and is left out without.
+    What needs metrics.csv, earlier models of the run or runs of another z is left out without.
 
     Raises:
-        DataError: metrics.csv is damaged.
+        CheckpointError, DataError: an earlier model or a metrics.csv is damaged.
         OSError: a file cannot be written.
     """
-    paths = []
+    folder, title, paths = checkpoint.run_folder(settings), settings.title, []
 
     def new(name: str) -> Path:
         """The file for one more picture."""
         paths.append(folder / name)
         return paths[-1]
 
-    if (folder / "metrics.csv").exists():
-        learning_curve(folder / "metrics.csv", title, new("learning_curve.png"))
+    if checkpoint.metrics_path(folder).exists():
+        learning_curve(checkpoint.metrics_path(folder), title, new("learning_curve.png"))
     reconstructions(model, images, title, new("reconstructions.png"))
+    if len(models := _earlier_models(model, settings)) > 1:
+        progress(models, images, title, new("progress.png"))
     latent_space(model, images, title, new("latent_space.png"))
     interpolation(model, images, title, new("interpolation.png"))
     samples_and_means(model, title, new("samples.png"))
+    rows = finished_runs(settings)
+    if len({z for z, *_ in rows}) > 1:
+        any_z = f"{settings.iter_max} steps, {settings.dataset}"
+        bounds_against_z(rows, any_z, new("bounds_against_z.png"))
     return paths
+
+
+def _earlier_models(model: VAE, settings: Settings) -> dict[int, VAE]:
+    """The run's models by their steps: few enough to be drawn, and the last one."""
+    folder, models, last = checkpoint.run_folder(settings), {}, 0
+    for step in checkpoint.saved_steps(folder):
+        if 5 * last <= step < settings.iter_max:
+            models[step] = copy.deepcopy(model)
+            checkpoint.load_model(models[step], checkpoint.model_path(folder, step))
+            last = step
+    return models | {settings.iter_max: model}

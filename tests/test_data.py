@@ -374,20 +374,20 @@ def table():
     return {int(digit.rstrip(":")): [*map(int, positions)] for digit, *positions in lines}
 
 
-def test_the_reports_images_are_at_the_assignments_positions():
+def test_the_assignments_images_are_at_the_assignments_positions():
     labels = torch.arange(10, dtype=torch.uint8).repeat_interleave(torch.tensor(TEST_COUNTS))
     labels = labels[torch.randperm(10000)]
     found = {digit: [] for digit in range(10)}
     for row, label in enumerate(labels.tolist()):
         found[label].append(row)
-    rows = data.report_rows(labels)
+    rows = data.subset_rows(labels)
     assert rows.dtype == torch.int64
     assert rows.tolist() == [found[digit][i] for digit in range(10) for i in table()[digit]]
 
 
-def test_the_reports_images_of_mnist(mnist_dir):
+def test_the_assignments_images_of_mnist(mnist_dir):
     images = data.load("mnist", mnist_dir)
-    rows = data.report_rows(images.test_labels)
+    rows = data.subset_rows(images.test_labels)
     assert images.test_labels[rows].tolist() == [digit for digit in range(10) for _ in range(10)]
     pixels = images.test[rows].numpy().tobytes()
     assert hashlib.sha256(pixels).hexdigest() == REPORT_SHA256

@@ -8,7 +8,7 @@ from torch import nn
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
 from codebase import evaluate
-from codebase.data import Images, report_rows
+from codebase.data import Images, subset_rows
 from codebase.models.vae import VAE
 
 Z_DIM = 3
@@ -87,9 +87,9 @@ def binarized_once(pixels):
 
 def test_test_images_are_binarized_by_the_protocol(images):
     state = torch.manual_seed(7).get_state()
-    report, everything = evaluate.report_images(images), evaluate.all_images(images)
+    report, everything = evaluate.subset_images(images), evaluate.all_images(images)
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(report, binarized_once(images.test[report_rows(images.test_labels)]))
+    assert torch.equal(report, binarized_once(images.test[subset_rows(images.test_labels)]))
     assert torch.equal(everything, binarized_once(images.test))
 
 
@@ -130,7 +130,7 @@ def test_every_image_gets_fresh_noise_in_every_pass():
 
 def test_bounds_are_those_of_a_loop_in_the_protocols_words(images):
     model = noisy_model()
-    x = binarized_once(images.test[report_rows(images.test_labels)])
+    x = binarized_once(images.test[subset_rows(images.test_labels)])
     with torch.no_grad():
         passes = torch.stack([torch.stack(model.negative_elbo_bound(x)) for _ in range(100)])
     mean, error = passes.mean(0).tolist(), (passes.std(0) / 10).tolist()
@@ -141,11 +141,11 @@ def test_bounds_are_those_of_a_loop_in_the_protocols_words(images):
     assert abs(bounds.rec - mean[2]) < 5 * math.sqrt(2) * error[2]
 
 
-def test_a_hundred_passes_on_the_reports_images_and_one_on_all(images):
+def test_a_hundred_passes_on_the_assignments_images_and_one_on_all(images):
     model, networks = watched_model()
     measured = evaluate.measure(model, images)
-    assert list(measured) == ["the report's 100 test images", "all 10000 test images"]
-    report = binarized_once(images.test[report_rows(images.test_labels)])
+    assert list(measured) == ["the assignment's 100 test images", "all 10000 test images"]
+    report = binarized_once(images.test[subset_rows(images.test_labels)])
     everything = binarized_once(images.test)
     names = torch.cat([named(report).repeat(100), named(everything)])
     assert torch.equal(named(networks.seen()[0]).sort().values, names.sort().values)

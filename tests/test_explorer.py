@@ -13,7 +13,7 @@ from torch import nn
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from codebase import evaluate, explorer
-from codebase.data import report_rows
+from codebase.data import subset_rows
 from codebase.errors import ExplorerError
 from codebase.models.vae import VAE
 
@@ -144,7 +144,7 @@ def posterior_cost(model, x):
 
 @pytest.mark.slow
 def test_the_page_computes_what_pytorch_computes(page, model, synthetic_images):
-    x, z = evaluate.report_images(synthetic_images)[::5], torch.randn(20, 10)
+    x, z = evaluate.subset_images(synthetic_images)[::5], torch.randn(20, 10)
     script = """return arguments[0].map((x, i) => {
         const z = arguments[1][i], { m, v } = encode(x), logits = decode(z);
         const cost = sum(kl({ m, v }, prior)), nats = rec(x, logits);
@@ -165,8 +165,8 @@ def test_the_page_computes_what_pytorch_computes(page, model, synthetic_images):
 def test_a_chosen_image_is_encoded_and_its_bound_shown(page, model, synthetic_images):
     i = 37
     find(page, f"#gallery label:nth-child({i + 1})").click()
-    x = evaluate.report_images(synthetic_images)[i]
-    row = report_rows(synthetic_images.test_labels)[i]
+    x = evaluate.subset_images(synthetic_images)[i]
+    row = subset_rows(synthetic_images.test_labels)[i]
     assert ink(page, "bits").equal((255 * x).long())
     assert f"test image {row}, a 3" in find(page, "#explanation").text
     assert numbers(page) == pytest.approx(bound(model, x, place(page)), abs=0.011)
@@ -185,7 +185,7 @@ def test_draws_from_the_posterior_are_draws_from_it(page, model, synthetic_image
     z = values(
         page, "{ length: 4000 }, () => Array.from(sampleGaussian(state.posterior, normals()))"
     )
-    m, v = model.enc.encode(evaluate.report_images(synthetic_images)[20])
+    m, v = model.enc.encode(evaluate.subset_images(synthetic_images)[20])
     assert (z.mean(0) - m).abs().lt(5 * (v / 4000).sqrt()).all()
     torch.testing.assert_close(z.var(0), v, rtol=0.15, atol=0)
 
@@ -261,7 +261,7 @@ def test_a_point_shows_its_image_and_a_click_goes_there(page, model, synthetic_i
     assert tip == f"test image {row}, a {synthetic_images.test_labels[row]}"
     x = evaluate.all_images(synthetic_images)[row]
     if i < 100:
-        x = evaluate.report_images(synthetic_images)[i]
+        x = evaluate.subset_images(synthetic_images)[i]
     torch.testing.assert_close(place(page), model.enc.encode(x)[0], rtol=1e-4, atol=1e-5)
     assert position(page, "toMap(inPlane(state.z))") == pytest.approx(at, abs=1)
 
@@ -270,7 +270,7 @@ def test_a_point_shows_its_image_and_a_click_goes_there(page, model, synthetic_i
 def test_dragging_walks_between_two_images_and_elsewhere_moves_in_the_plane(
     page, model, synthetic_images
 ):
-    x = evaluate.report_images(synthetic_images)
+    x = evaluate.subset_images(synthetic_images)
     for i, end in [(5, "a"), (95, "b")]:
         find(page, f"#gallery label:nth-child({i + 1})").click()
         find(page, f"#take-{end}").click()

@@ -88,7 +88,7 @@ def train_small(folder: Path, iter_max: int) -> None:
     torch.set_num_threads(1)
     v1.HIDDEN = 8
     train.SECONDS_BETWEEN_STATES = 0
-    train.evaluate.REPORT_PASSES = 1
+    train.evaluate.SUBSET_PASSES = 1
     pixels = torch.randint(256, (1000, 784), generator=torch.Generator().manual_seed(0)).byte()
     labels = torch.arange(10).repeat_interleave(1200).byte()
     images = data.Images("noise", pixels, labels[:1000], pixels.repeat(12, 1), labels)

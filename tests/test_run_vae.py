@@ -48,7 +48,7 @@ def test_a_run_trains_reports_and_repeats_its_report(run_vae, synthetic_dir, tmp
         "Data: synthetic, 60000 training and 10000 test images",
         f"Saved to checkpoints/{NAME}/model-00020.pt",
         f"Saved to checkpoints/{NAME}/model-00030.pt",
-        "(synthetic, the report's 100 test images)",
+        "(synthetic, the assignment's 100 test images)",
         "(synthetic, all 10000 test images)",
     ]:
         assert promised in trained.stdout

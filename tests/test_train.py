@@ -54,7 +54,7 @@ def test_a_new_run_replaces_the_old_files_only_when_it_has_one(
 
 
 def test_training_learns_the_synthetic_digits(synthetic_images, tmp_path):
-    x = evaluate.report_images(synthetic_images)
+    x = evaluate.subset_images(synthetic_images)
     before = evaluate.bounds(step.new_model(4, 0), x, 10).nelbo
     model = short_run(synthetic_images, tmp_path, iter_max=300)
     assert before > 500

@@ -15,8 +15,8 @@ from pictures import (
 )
 
 from codebase import visualize
-from codebase.data import REPORT_POSITIONS
-from codebase.evaluate import report_images
+from codebase.data import SUBSET_POSITIONS
+from codebase.evaluate import subset_images
 from codebase.models.vae import VAE
 from codebase.visualize import visualize_samples
 
@@ -30,7 +30,7 @@ def images():
 def first_of_each_digit(images):
     """The row numbers of the first of the assignment's images of each digit."""
     rows = [(images.test_labels == digit).nonzero().view(-1) for digit in range(10)]
-    return torch.tensor([rows[digit][REPORT_POSITIONS[digit][0]] for digit in range(10)])
+    return torch.tensor([rows[digit][SUBSET_POSITIONS[digit][0]] for digit in range(10)])
 
 
 def means(seed=0, z=3):
@@ -104,7 +104,7 @@ def test_reconstructions_are_below_the_images_that_they_are_of(
         assert torch.equal(number(to_blocks(row)), first_of_each_digit)
     grey = image[:, 21:23, 25:27]
     assert ((grey - 128 / 255).abs() < 0.02).all()
-    assert (binarized > 0.5).flatten(1).equal(report_images(images)[::10] > 0.5)
+    assert (binarized > 0.5).flatten(1).equal(subset_images(images)[::10] > 0.5)
     # The means of x at the mean of z, not draws of either.
     assert (painted(reconstruction)[:, :3] - m[first_of_each_digit]).abs().max() < 0.1
 
