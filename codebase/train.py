@@ -225,7 +225,9 @@ def _resume(training: Training, images: Images, folder: Path, iter_save: int) ->
     tqdm.write(f"{'Already' if training.step >= iter_max else 'Resuming'} at step {training.step}")
     if training.step > iter_max:
         checkpoint.load_model(training.model, checkpoint.model_path(folder, iter_max))
-    elif _model_due(training, iter_save):  # it may have been killed before the model was written
+    elif _model_due(training, iter_save):  # it was killed before, or that step was not the last
+        if not any(row[0] == training.step and row[1] != "train" for row in training.metrics):
+            _measure(training, images, folder)
         _save(training, folder, model_due=True)
 
 
