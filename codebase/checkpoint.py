@@ -1,6 +1,5 @@
 """A run's folder and its files: where they are, how they are written, and what is let in."""
 
-import copy
 import io
 import os
 import re
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout  # comes with torch, which depends on it
-from torch import nn
+from torch import Tensor, nn
 
 from codebase.errors import BusyError, CheckpointError
 from codebase.files import write_atomically
@@ -54,7 +53,7 @@ def training_seconds(folder: Path, step: int) -> float | None:
         state = load(state_path(folder))
     except (OSError, CheckpointError):
         return None
-    return state["seconds"] if state.get("step") == step else None
+    return state.get("seconds") if state.get("step") == step else None
 
 
 @contextmanager
@@ -164,14 +163,23 @@ def load_parameters(model: nn.Module, parameters: dict[str, Any], path: Path) ->
     Raises:
         CheckpointError: they are of another model, or one is not finite.
     """
-    trial = copy.deepcopy(model)
-    try:
-        trial.load_state_dict(parameters)
-    except Exception as error:  # its message has a line for each parameter after the first line
-        reason = str(error).splitlines()[1:2] or [repr(error)]
-        raise CheckpointError(
-            f"{path} is of other networks or another --z: {reason[0].strip()}"
-        ) from error
-    if not all(parameter.isfinite().all() for parameter in trial.parameters()):
+    for difference in differences(parameters, model.state_dict()):
+        raise CheckpointError(f"{path} is of other networks or another --z: {difference}")
+    if not all(value.isfinite().all() for value in parameters.values()):
         raise CheckpointError(f"{path} is damaged: it holds values that are not finite")
     model.load_state_dict(parameters)
+
+
+def differences(value: Any, expected: Any, name: str = "its content") -> Iterator[str]:
+    """In what a value that was read differs from the expected one, apart from its numbers."""
+    if isinstance(value, dict) and isinstance(expected, dict):
+        for key in expected | value:
+            yield from differences(value.get(key), expected.get(key), str(key))
+    elif _kind(value) != _kind(expected):
+        yield f"{name} should be {_kind(expected)} and is {_kind(value)}"
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta:
+        return f"{value.dtype} of {tuple(value.shape)}".removeprefix("torch.")
+    return "absent" if value is None else type(value).__name__

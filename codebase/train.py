@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from codebase.settings import SCHEDULES, Settings
 from codebase.signals import caught_signals
 
 LOG_EVERY = 100  # steps
+# Steps after which the bounds on test images are measured, beside those of the checkpoints.
+TEST_AFTER = {n * 10**e for n in (1, 2, 5) for e in range(2, 10)}
 METRICS = ("step", "images", "NELBO", "KL", "REC")  # the columns of metrics.csv
 
 
@@ -54,8 +56,7 @@ class Training:
         self.optimizer = Adam(self.model.parameters(), lr=settings.lr, fused=True)
         seed = seeds.seed_for(settings.run, seeds.PIXELS)
         self.pixels = torch.Generator(device).manual_seed(seed)
-        self.step = 0
-        self.seconds = 0.0
+        self.step, self.seconds = 0, 0.0
         self.window = torch.zeros(3, device=device)  # the sum of the bounds since the last row
         self.metrics: list[tuple[int, str, float, float, float]] = []
 
@@ -80,11 +81,6 @@ class Training:
         self.step += 1
         return loss.detach()
 
-    def log(self, images: str, bounds: Iterable[float]) -> None:
-        """Add a row to the metrics: NELBO, KL and REC on some images, in nats per image."""
-        nelbo, kl, rec = bounds
-        self.metrics.append((self.step, images, nelbo, kl, rec))
-
     def state_dict(self) -> dict[str, Any]:
         """All that a step changes, and what it was done with, as tensors and plain values."""
         return {
@@ -94,7 +90,7 @@ class Training:
             "window": self.window,
             "metrics": self.metrics,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.optimizer.state_dict()["state"],  # the rest of it is settings
             "pixels": self.pixels.get_state(),
             "noise": seeds.get_global_state(self.window.device),
         }
@@ -102,7 +98,7 @@ class Training:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state of `state_dict`, or raise some error if it is none."""
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state["optimizer"]})
         self.pixels.set_state(state["pixels"])
         seeds.set_global_state(state["noise"], self.window.device)
         self.window.copy_(state["window"])
@@ -155,21 +151,24 @@ def train(
         training = Training(settings, device)
         pixels = images.train.to(device)
         if resume:
-            _resume(training, folder, iter_save, pixels)
+            _resume(training, images, folder, iter_save)
         elif earlier := checkpoint.move_aside(folder):
             tqdm.write(f"The earlier run is now {earlier}; --resume 1 would have gone on with it")
         order = batches(len(pixels), settings.batch_size, settings.run, device, training.step)
         show_due, state_due = every(0.25), every(seconds_between_states)
         began = time.monotonic() - training.seconds
-        while training.step < settings.iter_max and not caught:
+        stopping = False
+        while training.step < settings.iter_max and not stopping:
             loss = training.take_step(pixels.index_select(0, next(order)))
             if training.step % LOG_EVERY == 0:
-                training.log("train", (training.window / LOG_EVERY).tolist())
+                means = (training.window / LOG_EVERY).tolist()
+                training.metrics.append((training.step, "train", *means))
                 training.window.zero_()
             model_due = _model_due(training, iter_save)
-            if model_due or _on_the_way(training.step):
+            if model_due or training.step in TEST_AFTER:
                 _measure(training, images, folder)
-            save_due = model_due or bool(caught) or state_due()
+            stopping = bool(caught)  # looked at once, so that what stops the run is also saved
+            save_due = model_due or stopping or state_due()
             # Reading the loss waits for the device, so this is done a few times each second only.
             if save_due or show_due():
                 show(training.step, _finite(loss.item(), training, folder))
@@ -189,11 +188,6 @@ def _model_due(training: Training, iter_save: int) -> bool:
     return training.step % iter_save == 0 or training.step == training.settings.iter_max
 
 
-def _on_the_way(step: int) -> bool:
-    """Whether to measure the bounds on test images: after 100, 200, 500, 1000, ... steps."""
-    return step % 100 == 0 and str(step).rstrip("0") in ("1", "2", "5")
-
-
 def _save(training: Training, folder: Path, model_due: bool) -> None:
     """Write the state and the metrics, and the model if it is due."""
     checkpoint.save(training.state_dict(), checkpoint.state_path(folder))
@@ -204,7 +198,7 @@ def _save(training: Training, folder: Path, model_due: bool) -> None:
         tqdm.write(f"Saved to {path}")
 
 
-def _resume(training: Training, folder: Path, iter_save: int, pixels: Tensor) -> None:
+def _resume(training: Training, images: Images, folder: Path, iter_save: int) -> None:
     """Put the training into the state that the folder holds, if there is one."""
     path, iter_max = checkpoint.state_path(folder), training.settings.iter_max
     anew = f"without --resume 1 a new run starts, and {folder} is kept under another name"
@@ -219,9 +213,11 @@ def _resume(training: Training, folder: Path, iter_save: int, pixels: Tensor) ->
         if differences := [f"{k} was {then[k]} and is {now[k]}" for k in now if then[k] != now[k]]:
             raise CheckpointError(f"{path} is of other settings: {', '.join(differences)}")
         checkpoint.load_parameters(training.model, state["model"], path)
+        batch = images.train[: training.settings.batch_size].to(training.window.device)
+        training.take_step(batch)  # so that its own state is complete, which the other must be like
+        if any(checkpoint.differences(state, training.state_dict())) or state["step"] < 1:
+            raise ValueError("a training step would crash on it")
         training.load_state_dict(state)
-        training.take_step(pixels[: training.settings.batch_size])  # shows whether all of it fits
-        training.load_state_dict(checkpoint.load(path))
     except CheckpointError as error:
         raise CheckpointError(f"{error}; {anew}") from None
     except Exception as error:  # whatever a foreign state provokes
@@ -229,7 +225,9 @@ def _resume(training: Training, folder: Path, iter_save: int, pixels: Tensor) ->
     tqdm.write(f"{'Already' if training.step >= iter_max else 'Resuming'} at step {training.step}")
     if training.step > iter_max:
         checkpoint.load_model(training.model, checkpoint.model_path(folder, iter_max))
-    elif _model_due(training, iter_save):  # it may have been killed before the model was written
+    elif _model_due(training, iter_save):  # it was killed before, or that step was not the last
+        if not any(row[0] == training.step and row[1] != "train" for row in training.metrics):
+            _measure(training, images, folder)
         _save(training, folder, model_due=True)
 
 
@@ -237,7 +235,7 @@ def _measure(training: Training, images: Images, folder: Path) -> None:
     """Add the bounds on test images to the metrics."""
     measured = evaluate.measure(training.model, images).values()
     for kind, bounds in zip(("test", "all test"), measured, strict=True):
-        training.log(kind, bounds)
+        training.metrics.append((training.step, kind, *bounds))
         _finite(bounds.nelbo, training, folder)
 
 
