@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +80,6 @@ class Training:
         self.step += 1
         return loss.detach()
 
-    def log(self, images: str, bounds: Iterable[float]) -> None:
-        """Add a row to the metrics: NELBO, KL and REC on some images, in nats per image."""
-        nelbo, kl, rec = bounds
-        self.metrics.append((self.step, images, nelbo, kl, rec))
-
     def state_dict(self) -> dict[str, Any]:
         """All that a step changes, and what it was done with, as tensors and plain values."""
         return {
@@ -161,15 +156,18 @@ def train(
         order = batches(len(pixels), settings.batch_size, settings.run, device, training.step)
         show_due, state_due = every(0.25), every(seconds_between_states)
         began = time.monotonic() - training.seconds
-        while training.step < settings.iter_max and not caught:
+        stopping = False
+        while training.step < settings.iter_max and not stopping:
             loss = training.take_step(pixels.index_select(0, next(order)))
             if training.step % LOG_EVERY == 0:
-                training.log("train", (training.window / LOG_EVERY).tolist())
+                means = (training.window / LOG_EVERY).tolist()
+                training.metrics.append((training.step, "train", *means))
                 training.window.zero_()
             model_due = _model_due(training, iter_save)
             if model_due or _on_the_way(training.step):
                 _measure(training, images, folder)
-            save_due = model_due or bool(caught) or state_due()
+            stopping = bool(caught)  # looked at once, so that what stops the run is also saved
+            save_due = model_due or stopping or state_due()
             # Reading the loss waits for the device, so this is done a few times each second only.
             if save_due or show_due():
                 show(training.step, _finite(loss.item(), training, folder))
@@ -237,7 +235,7 @@ def _measure(training: Training, images: Images, folder: Path) -> None:
     """Add the bounds on test images to the metrics."""
     measured = evaluate.measure(training.model, images).values()
     for kind, bounds in zip(("test", "all test"), measured, strict=True):
-        training.log(kind, bounds)
+        training.metrics.append((training.step, kind, *bounds))
         _finite(bounds.nelbo, training, folder)
 
 
