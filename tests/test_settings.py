@@ -1,0 +1,74 @@
+"""The name of a run: everything that decides its result, as far as it is not the assignment's."""
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codebase.settings import SCHEDULES, Settings
+
+words = st.text("az_09", min_size=1)
+numbers = st.integers(1, 10**9)
+any_settings = st.builds(
+    Settings,
+    nn=words,
+    z=st.integers(1, 10_000),
+    batch_size=numbers,
+    lr=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+    lr_schedule=st.sampled_from(tuple(SCHEDULES)),
+    dataset=words,
+    run=st.integers(0, 10**9),
+    iter_max=numbers,
+)
+
+
+def test_the_defaults_are_the_assignments():
+    assert Settings() == ("v1", 10, 100, 1e-3, "constant", "mnist", 0, 20000)
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({}, "model=vae_z=10_run=0000"),
+        ({"z": 2, "run": 123}, "model=vae_z=02_run=0123"),
+        ({"z": 1234, "run": 12345}, "model=vae_z=1234_run=12345"),
+        (
+            {"lr": 2e-3, "lr_schedule": "linear"},
+            "model=vae_z=10_lr=0.002_lr_schedule=linear_run=0000",
+        ),
+        ({"dataset": "synthetic"}, "model=vae_z=10_dataset=synthetic_run=0000"),
+        ({"nn": "v2", "batch_size": 500}, "model=vae_nn=v2_z=10_batch_size=500_run=0000"),
+        ({"iter_max": 8000}, "model=vae_z=10_run=0000"),
+    ],
+)
+def test_what_is_not_the_assignments_is_in_the_name(changed, name):
+    assert Settings(**changed).name == name
+
+
+@settings(deadline=None)
+@given(any_settings)
+def test_the_settings_can_be_read_from_the_name(run):
+    """So two runs that differ in anything but iter_max have different names."""
+    start, *parts = re.split(f"_({'|'.join(Settings._fields)})=", run.name)
+    assert start == "model=vae"
+    read = dict(zip(parts[::2], parts[1::2], strict=True))
+    types = {key: type(value) for key, value in Settings()._asdict().items()}
+    values = {key: types[key](value) for key, value in read.items()}
+    assert Settings(**values, iter_max=run.iter_max) == run
+
+
+def test_pictures_name_the_run_its_steps_and_its_data():
+    assert Settings(run=3).title == "model=vae_z=10_run=0003, 20000 steps, mnist"
+
+
+def test_the_schedules_start_and_end_where_they_say():
+    linear, constant = SCHEDULES["linear"], SCHEDULES["constant"]
+    factors = [linear(step, 20_000) for step in range(20_001)]
+    assert factors[0] == 1 / 100
+    assert max(factors) == factors[99] == pytest.approx(1, rel=0.01)
+    assert factors[:100] == sorted(factors[:100])
+    assert factors[99:] == sorted(factors[99:], reverse=True)
+    assert factors[10_000] == 0.5
+    assert factors[-1] == 0
+    assert {constant(step, 20_000) for step in range(20_000)} == {1}
