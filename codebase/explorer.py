@@ -66,7 +66,7 @@ def write(model: VAE, images: Images, title: str, path: Path) -> None:
 
 
 def _shown_rows(images: Images) -> Tensor:
-    """Row numbers of the page's test images, the assignment's first and the others evenly chosen."""
+    """Row numbers of the page's images, the assignment's first and others evenly chosen."""
     subset = subset_rows(images.test_labels)
     others = torch.ones(len(images.test), dtype=torch.bool)
     others[subset] = False

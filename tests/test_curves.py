@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from codebase.curves import bounds_against_z, learning_curve, read_metrics
+from codebase.curves import bounds_against_z, finished_runs, learning_curve, read_metrics
 from codebase.errors import DataError
+from codebase.files import write_table
+from codebase.settings import Settings
 
 PANELS = {"NELBO": 2, "KL(q(z | x) || p(z))": 3, "REC, -log p(x | z)": 4}
 
@@ -138,3 +140,32 @@ def test_bounds_against_z_are_points_of_runs_and_lines_of_means(tmp_path):
         of_two = f"{rows[2][column]:.1f}"
         of_ten = f"{np.mean([rows[0][column], rows[4][column]]):.1f}"
         assert numbers == {(2, of_two), (10, of_ten)}
+
+
+def test_runs_that_differ_in_z_and_number_only_are_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(z=10, lr=0.002, iter_max=300)
+    bounds = iter(range(1000))
+    expected = []
+
+    def write_run(name, wanted):
+        rows = [
+            (step, images, *(float(next(bounds)) for _ in range(3)))
+            for step in (200, 300)
+            for images in ("train", "test", "all test")
+        ]
+        path = tmp_path / "checkpoints" / name / "metrics.csv"
+        path.parent.mkdir(parents=True)
+        write_table(path, [("step", "images", "NELBO", "KL", "REC"), *rows])
+        if wanted is not None:
+            expected.extend((wanted, *row[1:]) for row in rows[4:])
+
+    write_run(settings.name, 10)
+    write_run(settings._replace(run=7).name, 10)
+    write_run(settings._replace(z=2).name, 2)
+    write_run(settings._replace(z=100).name, 100)
+    write_run(settings._replace(lr=0.001).name, None)
+    write_run(settings._replace(batch_size=50).name, None)
+    write_run(settings._replace(dataset="synthetic").name, None)
+    write_run(settings.name + ".1", None)
+    assert sorted(finished_runs(settings)) == sorted(expected)

@@ -144,13 +144,13 @@ def test_bounds_are_those_of_a_loop_in_the_protocols_words(images):
 def test_a_hundred_passes_on_the_assignments_images_and_one_on_all(images):
     model, networks = watched_model()
     measured = evaluate.measure(model, images)
-    assert list(measured) == ["the assignment's 100 test images", "all 10000 test images"]
-    report = binarized_once(images.test[subset_rows(images.test_labels)])
+    assert list(measured) == ["100 test images", "all 10000 test images"]
+    subset = binarized_once(images.test[subset_rows(images.test_labels)])
     everything = binarized_once(images.test)
-    names = torch.cat([named(report).repeat(100), named(everything)])
+    names = torch.cat([named(subset).repeat(100), named(everything)])
     assert torch.equal(named(networks.seen()[0]).sort().values, names.sort().values)
     assert list(measured.values()) == [
-        evaluate.bounds(model, report, 100),
+        evaluate.bounds(model, subset, 100),
         evaluate.bounds(model, everything, 1),
     ]
 
@@ -180,3 +180,9 @@ def test_bounds_repeat_and_leave_the_global_random_state():
     assert (evaluate.bounds(model, x, 100), evaluate.negative_iwae(model, x, 10)) == first
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(map(torch.equal, weights, model.parameters()))
+
+
+def test_only_mnist_has_the_images_that_the_assignment_chose(images):
+    model = VAE(z_dim=2)
+    first = next(iter(evaluate.measure(model, images._replace(name="mnist"))))
+    assert first == "the assignment's 100 test images"

@@ -25,7 +25,7 @@ def test_without_a_gpu_there_is_only_the_cpu(gpus):
     assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
     with pytest.raises(DeviceError) as caught:
         choose_device("cuda")
-    assert str(caught.value) == "this machine has no device 'cuda', only cpu"
+    assert str(caught.value) == "argument --device: this machine has no device 'cuda', only cpu"
 
 
 def test_a_gpu_is_chosen_where_there_is_one(gpus):
@@ -45,7 +45,9 @@ def test_an_unknown_device_is_answered_with_the_known_ones(gpus, name):
     gpus(2)
     with pytest.raises(DeviceError) as caught:
         choose_device(name)
-    sentence = f"this machine has no device {name!r}, only cuda, cuda:0, cuda:1, cpu"
+    sentence = (
+        f"argument --device: this machine has no device {name!r}, only cuda, cuda:0, cuda:1, cpu"
+    )
     assert str(caught.value) == sentence
 
 

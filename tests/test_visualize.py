@@ -14,10 +14,11 @@ from pictures import (
     to_blocks,
 )
 
-from codebase import visualize
+from codebase import checkpoint, visualize
 from codebase.data import SUBSET_POSITIONS
 from codebase.evaluate import subset_images
 from codebase.models.vae import VAE
+from codebase.settings import Settings
 from codebase.visualize import visualize_samples
 
 
@@ -165,21 +166,44 @@ def test_means_are_left_of_draws_of_the_same_latents(tmp_path):
     assert (share - p).square().mean() == pytest.approx((0.25 - 1 / 64) / 16, rel=0.3)
 
 
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run's settings and its model, whose folder is empty."""
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(z=3, iter_max=1000, dataset="numbered")
+    checkpoint.run_folder(settings).mkdir(parents=True)
+    return settings, VAE(name=settings.name, z_dim=3)
+
+
 @pytest.mark.slow
-def test_every_picture_of_a_model_is_written_into_its_folder(images, tmp_path):
-    (tmp_path / "metrics.csv").write_text("step,images,NELBO,KL,REC\n100,train,200,10,190\n")
-    paths = visualize.write_all(known_model(means()), images, "a title", tmp_path)
-    names = ["learning_curve", "reconstructions", "latent_space", "interpolation", "samples"]
-    assert paths == [tmp_path / f"{name}.png" for name in names]
+def test_every_picture_of_a_run_is_written_into_its_folder(images, run, tmp_path):
+    settings, model = run
+    folder = checkpoint.run_folder(settings)
+    models = {step: VAE(z_dim=3) for step in (100, 300, 2000)} | {1000: model}
+    for step, saved in models.items():
+        checkpoint.save_model(saved, checkpoint.model_path(folder, step))
+    for z in (3, 5):
+        path = checkpoint.metrics_path(checkpoint.run_folder(settings._replace(z=z)))
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("step,images,NELBO,KL,REC\n1000,test,200,10,190\n")
+    paths = visualize.write_all(model, images, settings)
+    names = ["learning_curve", "reconstructions", "progress", "latent_space", "interpolation"]
+    assert paths == [folder / f"{n}.png" for n in (*names, "samples", "bounds_against_z")]
     for path in paths:
         picture = plt.imread(path)
         assert picture.shape[1] == 1600
         assert 0.001 < (picture[..., :3] < 0.5).mean() < 0.9  # neither empty nor black
     assert plt.get_fignums() == []
+    # Models that are close to an earlier one, or later than the one that is shown, are left out.
+    chosen = {step: models[step] for step in (100, 1000)}
+    visualize.progress(chosen, images, settings.title, tmp_path / "progress.png")
+    assert (tmp_path / "progress.png").read_bytes() == (folder / "progress.png").read_bytes()
 
 
 @pytest.mark.slow
-def test_no_learning_curve_is_drawn_without_metrics(images, tmp_path):
-    paths = visualize.write_all(known_model(means()), images, "a title", tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted(paths)
-    assert tmp_path / "learning_curve.png" not in paths
+def test_what_a_folder_lacks_is_not_drawn(images, run):
+    settings, model = run
+    paths = visualize.write_all(model, images, settings)
+    assert sorted(checkpoint.run_folder(settings).iterdir()) == sorted(paths)
+    left_out = {"learning_curve.png", "progress.png", "bounds_against_z.png"}
+    assert left_out.isdisjoint(path.name for path in paths)
