@@ -206,7 +206,7 @@ def test_a_run_is_adam_on_its_loss_with_four_sources_of_randomness(
     settings = TINY._replace(run=run, lr=0.02, lr_schedule=schedule, iter_max=5)
     trained = [p for p in train(settings, images, CPU).parameters() if p.requires_grad]
     for ours, theirs in zip(trained, from_the_papers(settings, images, rates, weight), strict=True):
-        assert (ours - theirs).abs().max() < 0.01 * rates[0]
+        assert (ours - theirs).abs().max() < 2e-6  # a few roundings of float32
 
 
 @pytest.mark.parametrize(
