@@ -19,6 +19,7 @@ from codebase.data import Images, subset_rows
 from codebase.errors import ExplorerError
 from codebase.evaluate import all_images, subset_images
 from codebase.files import write_atomically
+from codebase.latent import principal_components
 from codebase.models.vae import VAE
 from codebase.utils import gaussian_parameters, kl_normal
 
@@ -116,9 +117,8 @@ def _plane(means: Tensor, shown: Tensor, digits: Tensor) -> dict[str, object]:
     z_dim = means.shape[1]
     origin, directions, labels = torch.zeros(z_dim), torch.eye(2, z_dim), ["z1", "z2"]
     if z_dim > 2:
-        variance, directions = torch.linalg.eigh(torch.cov(means.T))  # in rising order
-        origin, directions = means.mean(0), directions.T.flip(0)[:2]
-        share = variance.flip(0) / variance.sum()
+        directions, share = principal_components(means)
+        origin, directions = means.mean(0), directions.T
         labels = [f"principal component {i + 1} ({share[i]:.0%} of variance)" for i in range(2)]
     points = (shown - origin) @ directions.T
     if z_dim == 1:  # the second direction is 0, which leaves room to tell the digits apart

@@ -121,18 +121,18 @@ def _draw_directions(model: VAE, m: Tensor, v: Tensor, digits: Tensor) -> "Figur
     if hidden:
         title += f"; {len(hidden)} more, of {kl[hidden[0]]:.2f} at most, are not shown"
     left.set_title(title, **FONT)
-    points, share = principal_components(m)
-    scatter_digits(right, points.cpu(), digits)
+    directions, share = principal_components(m)
+    scatter_digits(right, ((m - m.mean(0)) @ directions).cpu(), digits)
     names = [f"principal component {i + 1} ({share[i]:.0%} of variance)" for i in (0, 1)]
     plain_axes(right, f"posterior means of {len(m)} test images, by digit", *names)
     return figure
 
 
 def principal_components(points: Tensor) -> tuple[Tensor, Tensor]:
-    """Points (n, dim), dim at least 2, along the two directions in which they vary most.
+    """The two directions in which points (n, dim), dim at least 2, vary most.
 
     Returns:
-        the points' coordinates (n, 2), and each direction's share of the variance (2,).
+        the directions (dim, 2) of length 1, and the share of the variance along each (2,).
 
     Source: Halko, Martinsson and Tropp 2011, algorithms 4.4 and 5.1.
     """
@@ -144,4 +144,4 @@ def principal_components(points: Tensor) -> tuple[Tensor, Tensor]:
     # A direction and its opposite are one: the largest entry is made positive.
     largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
     share = scale[:2].square() / centered.square().sum().clamp_min(torch.finfo(points.dtype).tiny)
-    return centered @ (directions * largest.sign()), share
+    return directions * largest.sign(), share
