@@ -17,7 +17,7 @@ from codebase.data import subset_rows
 from codebase.errors import ExplorerError
 from codebase.models.vae import VAE
 
-TITLE = "model=vae_z=10</script><script>alert('&amp;')</script>"
+TITLE = "model=vae_z=10_lr=0.002_lr_schedule=linear</script><script>alert('&amp;')</script>"
 SLIDER = '#dimensions input[type="range"]'
 
 
@@ -28,6 +28,7 @@ def lively(z_dim):
     with torch.no_grad():
         for parameter in [*model.enc.parameters(), *model.dec.parameters()]:
             parameter.mul_(2)
+        model.enc.net[4].bias[0] += 6  # far out, where a slider has to reach, too
     return model.requires_grad_(False)
 
 
@@ -164,12 +165,15 @@ def test_the_page_computes_what_pytorch_computes(page, model, synthetic_images):
 @pytest.mark.slow
 def test_a_chosen_image_is_encoded_and_its_bound_shown(page, model, synthetic_images):
     i = 37
+    find(page, "#to-origin").click()
     find(page, f"#gallery label:nth-child({i + 1})").click()
     x = evaluate.subset_images(synthetic_images)[i]
     row = subset_rows(synthetic_images.test_labels)[i]
     assert ink(page, "bits").equal((255 * x).long())
+    assert find(page, "#source").text == "z is a draw from the posterior."
     assert f"test image {row}, a 3" in find(page, "#explanation").text
-    assert numbers(page) == pytest.approx(bound(model, x, place(page)), abs=0.011)
+    z = place(page)
+    assert numbers(page) == pytest.approx(bound(model, x, z), abs=0.011)
     m, v = model.enc.encode(x)
     costs = posterior_cost(model, x)
     for slider in page.find_elements("css selector", SLIDER):
@@ -178,10 +182,15 @@ def test_a_chosen_image_is_encoded_and_its_bound_shown(page, model, synthetic_im
         assert slider.get_attribute("title") == words.replace("-", "\u2212")
         shown = slider.find_element("xpath", "../following-sibling::*[2]").text
         assert float(shown) == pytest.approx(costs[j].item(), abs=0.006)
+        assert float(slider.get_attribute("value")) == pytest.approx(z[j].item(), abs=0.026)
 
 
 @pytest.mark.slow
-def test_draws_from_the_posterior_are_draws_from_it(page, model, synthetic_images):
+def test_z_is_drawn_from_the_posterior(page, model, synthetic_images):
+    before = place(page)
+    assert find(page, "#source").text == "z is a draw from the posterior."
+    find(page, "#to-sample").click()
+    assert not place(page).isclose(before).any()
     z = values(
         page, "{ length: 4000 }, () => Array.from(sampleGaussian(state.posterior, normals()))"
     )
@@ -192,7 +201,9 @@ def test_draws_from_the_posterior_are_draws_from_it(page, model, synthetic_image
 
 @pytest.mark.slow
 def test_a_slider_changes_the_picture(page, model):
-    before, slider = ink(page, "image"), find(page, SLIDER)
+    find(page, "#to-origin").click()
+    assert place(page).equal(torch.zeros(10))
+    before, slider = ink(page, "image"), page.find_elements("css selector", SLIDER)[4]
     slider.send_keys(Keys.ARROW_RIGHT * 20)
     z = place(page)
     j = int(slider.get_attribute("id")[1:]) - 1
@@ -202,8 +213,6 @@ def test_a_slider_changes_the_picture(page, model):
     assert not ink(page, "image").equal(before)
     find(page, "#draws").click()
     assert set(ink(page, "image").tolist()) == {0, 255}
-    find(page, "#to-origin").click()
-    assert place(page).equal(torch.zeros(10))
 
 
 @pytest.mark.slow
@@ -212,6 +221,23 @@ def test_sliders_are_ordered_by_kl(page, model, synthetic_images):
     labels = [label.text for label in page.find_elements("css selector", ".dimension label")]
     order = kl.argsort(descending=True).tolist()
     assert [label.split() for label in labels] == [[f"z{i + 1}", f"{kl[i]:.2f}"] for i in order]
+
+
+@pytest.mark.slow
+def test_the_map_shows_the_two_principal_components(page, model, synthetic_images):
+    m, _ = model.enc.encode(evaluate.all_images(synthetic_images))
+    variances = torch.linalg.svdvals(m - m.mean(0)).square() / (len(m) - 1)
+    for i in (0, 1):
+        direction = values(page, f"directions[{i}]")
+        assert direction.norm() == pytest.approx(1, rel=1e-4)
+        assert (m @ direction).var() == pytest.approx(variances[i].item(), rel=1e-3)
+        share = f"component {i + 1} ({variances[i] / variances.sum():.0%} of variance)"
+        assert share in find(page, "#axes").text
+    means = model.enc.encode(evaluate.report_images(synthetic_images))[0]
+    expected = page.execute_script("return arguments[0].map(inPlane)", means.tolist())
+    points = page.execute_script("return points.slice(0, 100).map(point => Array.from(point))")
+    near = {"rtol": 1e-4, "atol": 1e-4}
+    torch.testing.assert_close(torch.tensor(points), torch.tensor(expected), **near)
 
 
 @pytest.mark.slow
