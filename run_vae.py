@@ -178,8 +178,14 @@ def run(args: argparse.Namespace) -> int:
 
     if args.train:
         with Bar(settings.run, settings.iter_max) as bar:
-            options = {"iter_save": args.iter_save, "resume": bool(args.resume)}
-            model = train(settings, images, device, show=bar.show, **options)
+            model = train(
+                settings,
+                images,
+                device,
+                iter_save=args.iter_save,
+                resume=bool(args.resume),
+                show=bar.show,
+            )
     else:
         model = load_trained(settings, device)
     for label, (nelbo, kl, rec) in evaluate.measure(model, images).items():
@@ -208,13 +214,13 @@ def figure_paths(figure: str | None, settings: Settings, folder: Path) -> list[s
     """Where the picture of samples is written: where it was asked for, and in the run's folder."""
     name = "visualizing_result.png"
     if figure is None and settings.name == Settings(run=settings.run).name:
-        figure = f"./{name}"  # the assignment's, which other settings leave alone
+        figure = f"./{name}"
     paths = [figure] if figure else []
     return [*paths, folder / name] if os.access(folder, os.W_OK) else paths
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; return 0, or 2 for a wrong argument, or 1 for any other error."""
+    """Run the command line; return 0, 2 for a wrong argument, 128 + a signal, or 1 for the rest."""
     try:
         args = parse_arguments(argv)
         status = run(args)
@@ -236,7 +242,7 @@ def main(argv: list[str] | None = None) -> int:
 if __name__ == "__main__":
     prepare_streams()
     os.environ["MPLBACKEND"] = "agg"  # pictures go to files, whatever a notebook would show
-    # Training saves on Ctrl-C; at all other times it loses nothing to end at once, as by SIGTERM.
+    # Training saves on Ctrl-C. Outside of it there is nothing to save: the program ends at once.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(main())

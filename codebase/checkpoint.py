@@ -1,4 +1,4 @@
-"""A run's folder and its files: where they are, how they are written, and what is let in."""
+"""A run's folder and its files: where they are, how they are written, and how they are checked."""
 
 import io
 import os
@@ -72,7 +72,7 @@ def locked(folder: Path) -> Iterator[None]:
         with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
             folder.mkdir(exist_ok=True)
             for leftover in folder.glob(".*.tmp"):
-                leftover.unlink()
+                leftover.unlink(missing_ok=True)
             yield
     except Timeout:
         raise BusyError(
@@ -126,7 +126,7 @@ def load(path: Path) -> dict[str, Any]:
             raise zipfile.BadZipFile(damaged)
         file.seek(0)
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the bytes of a file that is no checkpoint provoke
+    except Exception as error:  # a damaged file can raise anything
         raise CheckpointError(
             f"{path} is cut short, damaged or no checkpoint; put a sound copy there or train anew"
         ) from error
@@ -163,7 +163,7 @@ def load_parameters(model: nn.Module, parameters: dict[str, Any], path: Path) ->
     Raises:
         CheckpointError: they are of another model, or one is not finite.
     """
-    for difference in differences(parameters, model.state_dict()):
+    if difference := next(differences(parameters, model.state_dict()), None):
         raise CheckpointError(f"{path} is of other networks or another --z: {difference}")
     if not all(value.isfinite().all() for value in parameters.values()):
         raise CheckpointError(f"{path} is damaged: it holds values that are not finite")
@@ -171,7 +171,7 @@ def load_parameters(model: nn.Module, parameters: dict[str, Any], path: Path) ->
 
 
 def differences(value: Any, expected: Any, name: str = "its content") -> Iterator[str]:
-    """In what a value that was read differs from the expected one, apart from its numbers."""
+    """Each way in which the keys, types or shapes of a value are not the expected ones."""
     if isinstance(value, dict) and isinstance(expected, dict):
         for key in expected | value:
             yield from differences(value.get(key), expected.get(key), str(key))

@@ -1,4 +1,4 @@
-"""A training run: its step, all that a step changes, and the loop around it."""
+"""A training run: its step, what the step changes, and the loop around it."""
 
 import math
 import time
@@ -45,13 +45,13 @@ def load_trained(settings: Settings, device: torch.device) -> VAE:
 
 
 class Training:
-    """A run while it trains: its step, and all that a step changes.
+    """A run while it trains: model, optimizer, sources of randomness, and what was measured.
 
     The latent noise comes from the device's global source of randomness, whose state is kept too.
     """
 
     def __init__(self, settings: Settings, device: torch.device):
-        self.settings = settings
+        self.settings, self.device = settings, device
         self.model = new_model(settings).to(device)
         self.optimizer = Adam(self.model.parameters(), lr=settings.lr, fused=True)
         seed = seeds.seed_for(settings.run, seeds.PIXELS)
@@ -92,7 +92,7 @@ class Training:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict()["state"],  # the rest of it is settings
             "pixels": self.pixels.get_state(),
-            "noise": seeds.get_global_state(self.window.device),
+            "noise": seeds.get_global_state(self.device),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -100,16 +100,16 @@ class Training:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state["optimizer"]})
         self.pixels.set_state(state["pixels"])
-        seeds.set_global_state(state["noise"], self.window.device)
+        seeds.set_global_state(state["noise"], self.device)
         self.window.copy_(state["window"])
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
         self.metrics = [(s, i, float(n), float(k), float(r)) for s, i, n, k, r in state["metrics"]]
 
     def identity(self) -> dict[str, object]:
         """What must be the same for a run to be resumed."""
-        identity = self.settings._asdict() | {"device": self.window.device.type}
+        identity = self.settings._asdict() | {"device": self.device.type}
         if self.settings.lr_schedule == "constant":
-            del identity["iter_max"]  # only a goal, then
+            del identity["iter_max"]  # with a constant rate it changes no step before it
         return identity
 
 
@@ -141,10 +141,8 @@ def train(
         OSError: something cannot be written.
     """
     if settings.batch_size > len(images.train):
-        raise DataError(
-            f"a batch of {settings.batch_size} images is more than the {len(images.train)} there "
-            "are to train on; choose a smaller --batch_size"
-        )
+        most = f"there are {len(images.train)} images to train on"
+        raise DataError(f"--batch_size {settings.batch_size} is too large: {most}")
     folder = checkpoint.run_folder(settings)
     noise = seeds.seeded(seeds.seed_for(settings.run, seeds.NOISE), device)
     with checkpoint.locked(folder), noise, caught_signals() as caught:
@@ -167,20 +165,17 @@ def train(
             model_due = _model_due(training, iter_save)
             if model_due or training.step in TEST_AFTER:
                 _measure(training, images, folder)
-            stopping = bool(caught)  # looked at once, so that what stops the run is also saved
+            stopping = bool(caught)  # read once: a later signal must not end the loop unsaved
             save_due = model_due or stopping or state_due()
             # Reading the loss waits for the device, so this is done a few times each second only.
             if save_due or show_due():
-                show(training.step, _finite(loss.item(), training, folder))
+                show(training.step, _check_finite(loss.item(), training, folder))
             if save_due:
                 training.seconds = time.monotonic() - began
                 _save(training, folder, model_due)
     if caught:
-        raise Interrupted(
-            f"interrupted at step {training.step}; the same command with --resume 1 goes on from "
-            "there",
-            caught[0],
-        )
+        advice = "the same command with --resume 1 goes on from there"
+        raise Interrupted(f"interrupted at step {training.step}; {advice}", caught[0])
     return training.model
 
 
@@ -207,25 +202,30 @@ def _resume(training: Training, images: Images, folder: Path, iter_save: int) ->
             raise CheckpointError(f"{folder} has models, but no {path.name} to go on from; {anew}")
         tqdm.write(f"Nothing to resume in {folder}: starting anew")
         return
+    # Adam has no averages before its first step. This step makes them; all of it is replaced below.
+    training.take_step(images.train[: training.settings.batch_size].to(training.device))
     state = checkpoint.load(path)
     try:
         then, now = state["settings"], training.identity()
-        if differences := [f"{k} was {then[k]} and is {now[k]}" for k in now if then[k] != now[k]]:
-            raise CheckpointError(f"{path} is of other settings: {', '.join(differences)}")
+        changes = [
+            f"{key} was {then[key]} and is {now[key]}" for key in now if then[key] != now[key]
+        ]
+        if changes:
+            raise CheckpointError(f"{path} is of other settings: {', '.join(changes)}")
         checkpoint.load_parameters(training.model, state["model"], path)
-        batch = images.train[: training.settings.batch_size].to(training.window.device)
-        training.take_step(batch)  # so that its own state is complete, which the other must be like
         if any(checkpoint.differences(state, training.state_dict())) or state["step"] < 1:
             raise ValueError("a training step would crash on it")
         training.load_state_dict(state)
     except CheckpointError as error:
         raise CheckpointError(f"{error}; {anew}") from None
-    except Exception as error:  # whatever a foreign state provokes
+    except Exception as error:  # a state that something else has made can raise anything
         raise CheckpointError(f"{path} is no training state; {anew}") from error
-    tqdm.write(f"{'Already' if training.step >= iter_max else 'Resuming'} at step {training.step}")
+    word = "Already" if training.step >= iter_max else "Resuming"
+    tqdm.write(f"{word} at step {training.step}")
     if training.step > iter_max:
         checkpoint.load_model(training.model, checkpoint.model_path(folder, iter_max))
-    elif _model_due(training, iter_save):  # it was killed before, or that step was not the last
+    elif _model_due(training, iter_save):
+        # The model may be missing: a kill came after the state was saved, or iter_max was another.
         if not any(row[0] == training.step and row[1] != "train" for row in training.metrics):
             _measure(training, images, folder)
         _save(training, folder, model_due=True)
@@ -236,10 +236,10 @@ def _measure(training: Training, images: Images, folder: Path) -> None:
     measured = evaluate.measure(training.model, images).values()
     for kind, bounds in zip(("test", "all test"), measured, strict=True):
         training.metrics.append((training.step, kind, *bounds))
-        _finite(bounds.nelbo, training, folder)
+        _check_finite(bounds.nelbo, training, folder)
 
 
-def _finite(value: float, training: Training, folder: Path) -> float:
+def _check_finite(value: float, training: Training, folder: Path) -> float:
     """The value, a loss or a bound, if it and the parameters are finite."""
     if math.isfinite(value) and all(p.isfinite().all() for p in training.model.parameters()):
         return value

@@ -233,7 +233,7 @@ def test_the_map_shows_the_two_principal_components(page, model, synthetic_image
         assert (m @ direction).var() == pytest.approx(variances[i].item(), rel=1e-3)
         share = f"component {i + 1} ({variances[i] / variances.sum():.0%} of variance)"
         assert share in find(page, "#axes").text
-    means = model.enc.encode(evaluate.report_images(synthetic_images))[0]
+    means = model.enc.encode(evaluate.subset_images(synthetic_images))[0]
     expected = page.execute_script("return arguments[0].map(inPlane)", means.tolist())
     points = page.execute_script("return points.slice(0, 100).map(point => Array.from(point))")
     near = {"rtol": 1e-4, "atol": 1e-4}
