@@ -38,11 +38,19 @@ class Bar(tqdm):
     @property
     def format_dict(self) -> dict[str, Any]:
         """What tqdm draws the bar from, with the time of a clock that is never set back."""
-        return super().format_dict | {"elapsed": time.monotonic() - self.began}
+        shown = super().format_dict
+        columns = shown["ncols"] and shown["ncols"] - 2  # a terminal's ^C beside it tears no line
+        return shown | {"elapsed": time.monotonic() - self.began, "ncols": columns}
 
     def show(self, step: int, loss: float) -> None:
         """Draw the bar."""
-        if self.n == 0:  # what was there before counts for no speed
-            self.initial = step
+        if self.n == 0:  # what was before counts for no speed
+            self.initial, self.began = step, time.monotonic()
         self.n = step
         self.set_postfix(loss=f"{loss:.2e}")
+
+    def close(self) -> None:
+        """Leave the bar or wipe it out, and the cursor at the start of a line."""
+        super().close()
+        if not self.leave:  # below other bars, tqdm wipes and goes up only
+            self.fp.write("\r")
