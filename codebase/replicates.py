@@ -7,6 +7,7 @@ import signal
 import statistics
 import sys
 from argparse import Namespace
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -128,7 +129,7 @@ def save_table(path: Path, table: list[list[str]]) -> None:
     """Write the table, unless there is one of the same runs in which more of them are finished."""
     earlier = []
     if path.exists():
-        with open(path, newline="", errors="replace") as file:
+        with open(path, newline="", errors="replace") as file, suppress(csv.Error):
             earlier = list(csv.reader(file))
     if _finished(earlier) > _finished(table):
         print(f"Kept {path}, in which more runs are finished", file=sys.stderr)
