@@ -16,8 +16,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
-from codebase import data, machine, step
+from codebase import data, machine
 from codebase.errors import UserError
+from codebase.settings import Settings
+from codebase.train import Training, new_model
 from run_vae import Parser, whole_number
 
 ROUNDS = 7
@@ -41,7 +43,7 @@ class ImageDataset(Dataset):
 
 def conventional(images: data.Images, device: torch.device) -> Iterator[None]:
     """The loop as people write it: a loader, plain Adam, and the loss read at every step."""
-    model = step.new_model(10, 0).to(device)
+    model = new_model(Settings()).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     dataset = ImageDataset(images.train, images.train_labels)
     loader = DataLoader(dataset, batch_size=100, shuffle=True)
@@ -57,19 +59,20 @@ def conventional(images: data.Images, device: torch.device) -> Iterator[None]:
 
 def project(images: Tensor, device: torch.device) -> Iterator[None]:
     """The project's own steps."""
-    settings = step.Settings(10, 0, 1, 1e-3, "constant", "any")
-    training = step.start(step.new_model(10, 0).to(device), settings)
-    for _ in step.training_steps(training, images.to(device), run=0):
+    settings = Settings()
+    training, pixels = Training(settings, device), images.to(device)
+    for rows in data.batches(len(pixels), settings.batch_size, settings.run, device):
+        training.take_step(pixels.index_select(0, rows))
         yield
 
 
 def products(images: Tensor, device: torch.device) -> Iterator[None]:
     """The matrix products of a step and nothing else, into memory that is already there."""
-    model = step.new_model(10, 0).to(device)
+    model = new_model(Settings()).to(device)
     linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
     weights = [module.weight.detach() for module in linear]
-    inputs = [torch.randn(step.BATCH_SIZE, w.shape[1], device=device) for w in weights]
-    errors = [torch.randn(step.BATCH_SIZE, w.shape[0], device=device) for w in weights]
+    inputs = [torch.randn(Settings().batch_size, w.shape[1], device=device) for w in weights]
+    errors = [torch.randn(Settings().batch_size, w.shape[0], device=device) for w in weights]
     layers = list(zip(weights, inputs, errors, strict=True))
     results = [[torch.empty_like(x) for x in (e, w, i)] for w, i, e in layers]
     while True:
