@@ -1,12 +1,17 @@
-"""What several tests share: where the images are, and the command line."""
+"""What several tests share: where the images are, and the command line in and out of process."""
 
 import os
 
 # Before torch: tests run side by side, and threads of several processes would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,8 +19,15 @@ import torch
 from filelock import FileLock
 
 from codebase import data
+from codebase.models import nns
+from codebase.signals import ENDING
+from run_vae import main
 
-SCRIPT = Path(__file__).parent.parent / "run_vae.py"
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "run_vae.py"
+NETWORKS = ROOT / "tests" / "networks"
+# Nobody listens on this port: every attempt to reach the network is refused at once.
+OFFLINE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
 
 
 @pytest.fixture(scope="session")
@@ -43,23 +55,86 @@ def mnist_dir() -> Path:
 
 
 @pytest.fixture
-def run_vae(tmp_path):
-    """Run the command line in an empty folder, without a network."""
+def small(synthetic_dir) -> tuple[str, ...]:
+    """Arguments for a run of a second, on the synthetic digits and with small networks."""
+    of_data = ("--dataset", "synthetic", "--data_dir", str(synthetic_dir))
+    return *of_data, "--nn", "tiny", "--z", "3", "--iter_max", "30"
 
-    def run(*arguments, cwd=tmp_path) -> subprocess.CompletedProcess:
-        # Nobody listens on this port: every attempt to reach the network is refused at once.
-        nowhere = "http://127.0.0.1:9"
-        environment = os.environ | {"http_proxy": nowhere, "https_proxy": nowhere}
-        return subprocess.run(
-            [sys.executable, SCRIPT, *map(str, arguments)],
-            cwd=cwd,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
+
+@pytest.fixture
+def run_vae(tmp_path, monkeypatch, capsys):
+    """Run the command line in this process, in an empty folder, without a network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(nns, "__path__", [*nns.__path__, str(NETWORKS)])
+    for name, nowhere in OFFLINE.items():
+        monkeypatch.setenv(name, nowhere)
+
+    def run(*arguments) -> subprocess.CompletedProcess:
+        capsys.readouterr()
+        arguments = [str(argument) for argument in arguments]
+        return subprocess.CompletedProcess(arguments, main(arguments), *capsys.readouterr())
+
+    yield run
+    torch.set_flush_denormal(False)  # the program sets it, and other tests are not to notice
+
+
+@pytest.fixture(scope="session")
+def script(tmp_path_factory) -> Path:
+    """The command line of a copy of the project to which small networks were added."""
+    copy = tmp_path_factory.mktemp("project")
+    shutil.copy(SCRIPT, copy)
+    shutil.copytree(ROOT / "codebase", copy / "codebase")
+    shutil.copytree(NETWORKS, copy / "codebase" / "models" / "nns", dirs_exist_ok=True)
+    return copy / SCRIPT.name
+
+
+def usual_signals() -> None:
+    """Handle signals as the shell of a terminal starts a program, whatever the tests' own did.
+
+    A program inherits which signals are ignored: in a script, a command with & ignores Ctrl-C.
+    """
+    for number in ENDING:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+@pytest.fixture
+def stray():
+    """The signals that reach this process and that nothing else collects."""
+    received = []
+    before = {n: signal.signal(n, lambda n, _: received.append(n)) for n in ENDING}
+    yield received
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start a Python program in an empty folder; what is left of it at the end is killed."""
+    started = []
+
+    def start(*arguments, **options) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            **dict(cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            | dict(env=os.environ | OFFLINE, preexec_fn=usual_signals, start_new_session=True)
+            | options,
         )
+        started.append(process)
+        return process
 
-    return run
+    yield start
+    for process in started:
+        with process, suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_for(condition: Callable[[], object], minutes: float = 5) -> None:
+    """Wait until something has happened, however slow the machine is."""
+    deadline = time.monotonic() + 60 * minutes
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @pytest.fixture(autouse=True)

@@ -1,27 +1,28 @@
 """The command line, as a user types it."""
 
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import SCRIPT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from codebase import checkpoint
+from codebase import checkpoint, evaluate
+from codebase.errors import explain
 from codebase.models.vae import VAE
-from run_vae import main, parse_arguments
+from codebase.settings import Settings
+from codebase.train import load_trained, train
+from run_vae import parse_arguments
 
-NAME = "model=vae_z=03_run=0000"
-SHORT = ("--z", 3, "--iter_max", 30, "--iter_save", 20)
-OPTIONS = ["z", "iter_max", "iter_save", "run", "train", "runs", "jobs", "resume", "lr", "device"]
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """The folder of the run that SHORT names."""
-    folder = tmp_path / "checkpoints" / NAME
-    folder.mkdir(parents=True)
-    return folder
+CPU = torch.device("cpu")
+NAME = "model=vae_nn=tiny_z=03_dataset=synthetic_run=0000"
+OPTIONS = ["z", "iter_max", "iter_save", "run", "train", "runs", "jobs", "resume", "batch_size"]
+OPTIONS += ["lr", "lr_schedule", "nn", "dataset", "figures", "figure", "device", "data_dir"]
 
 
 def bounds_of(output):
@@ -31,61 +32,120 @@ def bounds_of(output):
 def failure(finished, status):
     """The one sentence with which the command failed."""
     assert finished.returncode == status, finished.stderr
-    (sentence,) = finished.stderr.splitlines()
+    *_, sentence = finished.stderr.splitlines()
     assert sentence.startswith("run_vae.py: ")
+    assert "Traceback" not in finished.stderr
     return sentence
 
 
-def test_a_run_trains_reports_and_repeats_its_report(run_vae, synthetic_dir, tmp_path, folder):
-    options = (*SHORT, "--dataset", "synthetic", "--data_dir", synthetic_dir)
-    trained = run_vae(*options, "--figures", 1)
+@pytest.mark.slow
+def test_a_run_trains_reports_and_repeats_its_report(run_vae, small, synthetic_images, tmp_path):
+    trained = run_vae(*small, "--iter_save", 20, "--figures", 1)
     assert trained.returncode == 0, trained.stderr
+    folder = Path("checkpoints", NAME)
     lines = trained.stdout.splitlines()
-    for promised in [
-        "'iter_max': 30",
-        f"Model name: {NAME}",
-        "Device: ",
+    start = lines.index(f"Model name: {NAME}")
+    assert "'iter_max': 30," in trained.stdout
+    assert lines[start + 1 : start + 5] == [
+        "Device: cpu",
         "Data: synthetic, 60000 training and 10000 test images",
-        f"Saved to checkpoints/{NAME}/model-00020.pt",
-        f"Saved to checkpoints/{NAME}/model-00030.pt",
-        "(synthetic, the report's 100 test images)",
-        "(synthetic, all 10000 test images)",
-    ]:
-        assert promised in trained.stdout
-    assert "Visualization saved at ./visualizing_result.png" in lines
-    assert f"Visualization saved at checkpoints/{NAME}/learning_curve.png" in lines
+        f"Saved to {folder}/model-00020.pt",
+        f"Saved to {folder}/model-00030.pt",
+    ]
+    assert "run 0: 100%" in trained.stderr
     assert "30/30" in trained.stderr
     assert "loss=" in trained.stderr
     assert checkpoint.saved_steps(folder) == [20, 30]
-    assert len(list(folder.glob("*.png"))) == 5
-    picture = (tmp_path / "visualizing_result.png").read_bytes()
+    pictures = sorted(folder.glob("*.png"))
+    assert len(pictures) == 5
+    assert sorted(line for line in lines if line.startswith("Visualization")) == sorted(
+        f"Visualization saved at {path}" for path in ["./visualizing_result.png", *pictures]
+    )
+    picture = Path("visualizing_result.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
 
-    loaded = run_vae(*options, "--train", 0, "--figure", "again.png")
+    model = load_trained(Settings(nn="tiny", z=3, dataset="synthetic", iter_max=30), CPU)
+    measured = evaluate.measure(model, synthetic_images)
+    assert bounds_of(trained.stdout) == [
+        f"NELBO: {nelbo:.4f}. KL: {kl:.4f}. REC: {rec:.4f}        (synthetic, {label})"
+        for label, (nelbo, kl, rec) in measured.items()
+    ]
+    assert list(measured) == ["the report's 100 test images", "all 10000 test images"]
+
+    loaded = run_vae(*small, "--train", 0, "--figure", "again.png")
     assert loaded.returncode == 0, loaded.stderr
-    assert bounds_of(loaded.stdout) == bounds_of(trained.stdout) != []
+    assert bounds_of(loaded.stdout) == bounds_of(trained.stdout)
     assert "Saved to" not in loaded.stdout
     iwae = [line.split(": ") for line in loaded.stdout.splitlines() if "IWAE" in line]
     assert [name for name, _ in iwae] == [f"Negative IWAE-{k}" for k in (1, 10, 100, 1000)]
     values = [float(value) for _, value in iwae]
     assert values == sorted(values, reverse=True)
-    assert (tmp_path / "again.png").read_bytes() == picture
+    assert abs(values[0] - measured["the report's 100 test images"].nelbo) < 1
+    assert Path("again.png").read_bytes() == picture
 
 
-def test_an_empty_folder_without_a_network_is_enough(run_vae, synthetic_dir, tmp_path):
-    shutil.copytree(synthetic_dir / "synthetic", tmp_path / "data" / "synthetic")
-    finished = run_vae(*SHORT)
+def test_every_setting_reaches_the_run(run_vae, small, synthetic_images, tmp_path, monkeypatch):
+    finished = run_vae(
+        *(*small, "--z", 2, "--iter_max", 12, "--iter_save", 5, "--batch_size", 7, "--run", 4),
+        *("--lr", "5e-4", "--lr_schedule", "linear"),
+    )
     assert finished.returncode == 0, finished.stderr
-    assert [line[:9] for line in finished.stderr.splitlines()].count("Warning: ") == 1
+    chosen = Settings("tiny", 2, 7, 5e-4, "linear", "synthetic", run=4, iter_max=12)
+    folder = checkpoint.run_folder(chosen)
+    models = [checkpoint.model_path(folder, step).read_bytes() for step in (5, 10, 12)]
+    assert f"Model name: {folder.name}\n" in finished.stdout
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    train(chosen, synthetic_images, CPU, iter_save=5)
+    assert models == [checkpoint.model_path(folder, step).read_bytes() for step in (5, 10, 12)]
+
+
+def test_a_longer_run_goes_on_from_a_shorter_one(run_vae, small):
+    first = run_vae(*small, "--iter_max", 10)
+    assert first.returncode == 0, first.stderr
+    longer = run_vae(*small, "--resume", 1)
+    assert longer.returncode == 0, longer.stderr
+    assert "Resuming at step 10\n" in longer.stdout
+    anew = run_vae(*small)
+    assert f"The earlier run is now checkpoints/{NAME}.1; --resume 1 would" in anew.stdout
+    models = [Path("checkpoints", name, "model-00030.pt") for name in (NAME, f"{NAME}.1")]
+    assert models[0].read_bytes() == models[1].read_bytes()
+
+
+@pytest.mark.slow
+def test_without_a_network_auto_is_the_synthetic_digits(run_vae, small, synthetic_dir, tmp_path):
+    """Even where nothing can be written below the data folder: a file is in the way."""
+    shutil.copytree(synthetic_dir / "synthetic", tmp_path / "data" / "synthetic")
+    (tmp_path / "data" / "MNIST").write_text("a file")
+    finished = run_vae(*small, "--data_dir", "data", "--dataset", "auto")
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr.count("Warning: using the synthetic digits") == 1
+    assert "Traceback" not in finished.stderr
     assert len(bounds_of(finished.stdout)) == 2
     assert all("(synthetic, " in line for line in bounds_of(finished.stdout))
+    # What was trained on them is named after them, so that nothing measures it on MNIST.
+    assert [path.name for path in tmp_path.glob("checkpoints/model*")] == [NAME]
+
+
+@pytest.mark.slow
+def test_a_model_of_the_synthetic_digits_is_not_measured_on_mnist(run_vae, small, mnist_dir):
+    assert run_vae(*small).returncode == 0
+    for dataset in ("auto", "mnist"):
+        of_mnist = ("--dataset", dataset, "--data_dir", mnist_dir, "--train", 0)
+        sentence = failure(run_vae(*small, *of_mnist), 1)
+        assert "no checkpoint checkpoints/model=vae_nn=tiny_z=03_run=0000/model-000" in sentence
+        assert "'dataset': 'synthetic'" not in sentence
 
 
 def test_help_shows_every_default(run_vae):
     finished = run_vae("--help")
     assert finished.returncode == 0
-    for default in ("10", "20000", "10000", "0", "1", "auto", "data", "./visualizing_result.png"):
-        assert f"(default: {default})" in " ".join(finished.stdout.split())
+    words = " ".join(finished.stdout.split())
+    for default in ("10", "20000", "10000", "0", "1", "100", "0.001", "constant", "v1", "auto"):
+        assert f"(default: {default})" in words
+    for option in OPTIONS:
+        assert f"--{option} " in words
 
 
 @pytest.mark.parametrize(
@@ -99,9 +159,12 @@ def test_help_shows_every_default(run_vae):
         (["--iter_max", "1.5"], "--iter_max: must be"),
         (["--iter_save", "-1"], "--iter_save: must be"),
         (["--run", "-1"], "--run: must be a whole number from 0"),
+        (["--batch_size", "0"], "--batch_size: must be"),
         (["--train", "yes"], "--train: must be a whole number from 0 to 1"),
-        (["--dataset", "cifar"], "--dataset: invalid choice: 'cifar'"),
+        (["--dataset", "cifar"], "--dataset: must be auto or mnist or synthetic, not 'cifar'"),
+        (["--nn", "v0"], "--nn: invalid choice: 'v0'"),
         (["--figure", "picture.jpg"], "--figure: must be a file name ending in .png"),
+        (["--figure", "p" * 300 + ".png"], "File name too long"),
         (["--figure", "p" * 300 + "/x.png"], "in a folder that can be written"),
         (["--figure", "nowhere/picture.png"], "in a folder that can be written"),
         (["--device", "gpu"], "--device: this machine has no device 'gpu', only "),
@@ -116,7 +179,9 @@ def test_help_shows_every_default(run_vae):
     ],
 )
 def test_a_wrong_argument_is_one_sentence(run_vae, tmp_path, arguments, part):
-    assert part in failure(run_vae(*arguments), 2)
+    finished = run_vae(*arguments)
+    assert part in failure(finished, 2)
+    assert finished.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -132,49 +197,98 @@ def test_any_value_is_taken_or_refused_with_a_sentence(capsys, option, value):
         assert stop.code == 2
         assert capsys.readouterr().err.startswith(f"run_vae.py: argument --{option}: ")
     else:
-        assert option == "device" or 0 <= parsed < float("inf")
+        assert parsed == value or 0 <= parsed < float("inf")
 
 
-def test_a_missing_checkpoint_is_named_with_the_steps_that_exist(run_vae, folder):
-    checkpoint.save_model(VAE(z_dim=3), folder / "model-00020.pt")
-    sentence = failure(run_vae(*SHORT, "--train", 0), 1)
+def test_the_longest_name_of_a_picture_is_written(run_vae, small):
+    name = "p" * 251 + ".png"  # 255, the most that file systems take
+    finished = run_vae(*small, "--iter_max", 1, "--figure", name)
+    assert finished.returncode == 0, finished.stderr
+    assert Path(name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_picture_elsewhere_needs_no_right_to_write_here(run_vae, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    tmp_path.chmod(0o500)
+    assert parse_arguments(["--train", "0", "--figure", "elsewhere/picture.png"])
+    assert "in a folder that can be written" in failure(run_vae("--train", 0), 2)
+
+
+def test_a_missing_checkpoint_is_named_with_the_steps_that_exist(run_vae, small):
+    assert run_vae(*small, "--iter_max", 20).returncode == 0
+    sentence = failure(run_vae(*small, "--train", 0), 1)
     assert f"no checkpoint checkpoints/{NAME}/model-00030.pt" in sentence
     assert sentence.endswith("steps saved in its folder: 20; choose one with --iter_max")
 
 
-@pytest.mark.parametrize("damage", ["other z", "cut"])
-def test_an_unusable_checkpoint_is_one_sentence(run_vae, folder, damage):
-    path = folder / "model-00030.pt"
-    checkpoint.save_model(VAE(z_dim=4 if damage == "other z" else 3), path)
+@pytest.mark.parametrize("damage", ["other networks", "cut"])
+def test_an_unusable_checkpoint_is_one_sentence(run_vae, small, damage):
+    path = Path("checkpoints", NAME, "model-00030.pt")
+    path.parent.mkdir(parents=True)
+    checkpoint.save_model(VAE(nn="v1" if damage == "other networks" else "tiny", z_dim=3), path)
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:5000])
-    assert "model-00030.pt" in failure(run_vae(*SHORT, "--train", 0), 1)
+    assert str(path) in failure(run_vae(*small, "--train", 0), 1)
 
 
-def test_missing_data_is_one_sentence_with_both_ways_out(run_vae):
-    finished = run_vae(*SHORT, "--dataset", "mnist")
-    sentence = finished.stderr.splitlines()[-1]
-    assert finished.returncode == 1
-    assert "Traceback" not in finished.stderr
+def test_missing_data_is_one_sentence_with_both_ways_out(run_vae, small):
+    sentence = failure(run_vae(*small, "--dataset", "mnist", "--data_dir", "nowhere"), 1)
     assert "could not be downloaded" in sentence
     assert "put its four uncompressed files there" in sentence
     assert "--dataset synthetic" in sentence
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(run_vae, synthetic_dir, tmp_path):
+def test_a_folder_that_cannot_be_written_is_one_sentence(run_vae, small, tmp_path):
     (tmp_path / "checkpoints").write_text("a file")
-    options = (*SHORT, "--dataset", "synthetic", "--data_dir", synthetic_dir)
-    assert "checkpoints" in failure(run_vae(*options), 1)
+    assert "checkpoints" in failure(run_vae(*small), 1)
 
 
-def test_main_returns_the_exit_status(tmp_path, folder, monkeypatch, synthetic_dir, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("codebase.machine.prepare_processor", lambda: None)  # not for all tests
-    assert main(["--help"]) == 0
-    assert main(["--z", "0"]) == 2
-    assert main(["--train", "0"]) == 1
-    checkpoint.save_model(VAE(z_dim=3), folder / "model-00030.pt")
-    options = [*map(str, SHORT), "--train", "0", "--dataset", "synthetic"]
-    assert main([*options, "--data_dir", str(synthetic_dir)]) == 0
-    assert torch.is_grad_enabled()
-    assert "Negative IWAE-1000" in capsys.readouterr().out
+def test_diverged_weights_are_never_a_checkpoint(run_vae, small):
+    """A learning rate of 1e30 leaves finite weights after a step, whose bound is not."""
+    huge = (*small, "--lr", "1e30", "--iter_save", 1)
+    sentence = failure(run_vae(*huge, "--iter_max", 200), 1)
+    assert "diverged: at step 1 " in sentence
+    assert "last good checkpoint in checkpoints/model" in sentence
+    assert ": none; a smaller --lr may help" in sentence
+    assert "no checkpoint" in failure(run_vae(*huge, "--iter_max", 1, "--train", 0), 1)
+
+
+def test_memory_that_runs_out_is_one_sentence():
+    for allocate in (lambda: torch.empty(10**14), lambda: bytearray(10**16)):
+        with pytest.raises((RuntimeError, MemoryError)) as caught:
+            allocate()
+        assert explain(caught.value).startswith("there is not enough memory")
+    assert explain(TypeError("a mistake in the program")) is None
+
+
+def run_without(module, *arguments):
+    """Run the script where a module is not installed."""
+    hide = f"import runpy, sys; sys.modules[{module!r}] = None; sys.argv = sys.argv[1:]"
+    program = f"{hide}; runpy.run_path(sys.argv[0], run_name='__main__')"
+    return subprocess.run(
+        [sys.executable, "-c", program, SCRIPT, *arguments],
+        env=os.environ | {"PYTHONPATH": str(SCRIPT.parent)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_what_is_not_installed_is_named():
+    sentence = failure(run_without("torch"), 1)
+    assert sentence == "run_vae.py: torch is not installed: pip install -r requirements.txt"
+    for quick in (["--help"], ["--z", "0"]):  # answers without what is slow to import
+        assert "not installed" not in run_without("torch", *quick).stderr
+
+
+@pytest.mark.slow
+def test_neither_an_encoding_nor_a_notebook_matters(start, script, small, synthetic_dir, tmp_path):
+    """The program is called from another folder, too."""
+    (tmp_path / "dätä").symlink_to(synthetic_dir)
+    surroundings = {"PYTHONIOENCODING": "ascii", "MPLBACKEND": "module://that_is_not_installed"}
+    options = (*small, "--data_dir", "dätä", "--figure", "dätä.png")
+    process = start(script, *options, env=os.environ | surroundings)
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "Visualization saved at d\\xe4t\\xe4.png\n" in output
+    assert (tmp_path / "dätä.png").exists()

@@ -1,0 +1,86 @@
+"""Standard output and standard error, connected to whatever there is."""
+
+import os
+
+import pytest
+from conftest import SCRIPT, usual_signals
+
+FAULTS = [
+    "closed",
+    "nobody reads",
+    pytest.param("full", marks=pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux")),
+]
+
+
+@pytest.fixture
+def start_with(start):
+    """Start a Python program with a standard output or error to which nothing can be written."""
+
+    def start_with(name, fault, *arguments):
+        number = {"stdout": 1, "stderr": 2}[name]
+
+        def connect():
+            usual_signals()
+            if fault == "closed":
+                os.close(number)
+            elif fault == "full":
+                os.dup2(os.open("/dev/full", os.O_WRONLY), number)
+            else:
+                os.dup2(os.pipe()[1], number)  # its other end is closed when the program starts
+
+        environment = os.environ | {"PYTHONPATH": str(SCRIPT.parent)}
+        return start(*arguments, preexec_fn=connect, env=environment)
+
+    return start_with
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_standard_error_that_fails_stops_nothing(start_with, fault):
+    program = """
+import os, sys
+from codebase.streams import prepare_streams
+prepare_streams()
+assert sys.stderr.fileno() == 2
+for _ in range(3):
+    print("more than a buffer holds" * 10_000, file=sys.stderr, flush=True)
+print(os.open(os.devnull, os.O_RDONLY) > 2)  # no file takes the place of a closed stream
+"""
+    process = start_with("stderr", fault, "-c", program)
+    assert process.communicate() == ("True\n", "")
+    assert process.returncode == 0
+
+
+def test_each_line_is_handed_on_at_once(start):
+    program = """
+from codebase.streams import prepare_streams
+prepare_streams()
+print("a line")
+input()
+"""
+    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parent)}
+    process = start("-c", program, stdin=-1, env=environment)
+    assert process.stdout.readline() == "a line\n"
+    assert process.communicate("an answer\n") == ("", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_standard_output_that_fails_is_no_traceback(start_with, script, small, fault):
+    process = start_with("stdout", fault, script, *small, "--iter_max", 1)
+    errors = process.communicate()[1]
+    if fault == "closed":  # on purpose, then
+        assert process.returncode == 0, errors
+        assert "1/1" in errors
+    else:
+        assert process.returncode == 1
+        sentence = "run_vae.py: [Errno 28] No space left on device\n"
+        assert errors == (sentence if fault == "full" else "")
+
+
+@pytest.mark.slow
+def test_a_run_that_nobody_watches_ends_well(start_with, script, small):
+    process = start_with("stderr", "nobody reads", script, *small)
+    output = process.communicate()[0]
+    assert process.returncode == 0
+    assert "\nSaved to checkpoints/" in output
+    assert output.count("\nNELBO: ") == 2
