@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 
 ENDING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 
@@ -31,11 +32,12 @@ def caught_signals() -> Iterator[list[int]]:
 @contextmanager
 def blocked_interrupts() -> Iterator[None]:
     """Keep Ctrl-C for later. A process that is started meanwhile never hears of it."""
-    blockable = hasattr(signal, "pthread_sigmask")  # not on Windows
-    if blockable:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # else the first process starts it, which lets Ctrl-C through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        if blockable:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -308,9 +308,9 @@ class Terminal:
         while not all(any(text in line for line in self.screen()[0]) for text in texts):
             assert self.read()
 
-    def press_ctrl_c(self) -> None:
+    def press_ctrl_c(self, times: int) -> None:
         """Send what a terminal's driver turns into SIGINT for all processes."""
-        os.write(self.master, b"\x03")
+        os.write(self.master, times * b"\x03")
 
     def screen(self) -> tuple[list[str], int]:
         """The lines that can be seen, and the column of the cursor."""
@@ -343,8 +343,7 @@ def test_ctrl_c_leaves_a_tidy_terminal(start, script, small, folders, presses):
         assert all(70 < len(line) <= 78 for line in bars)
     else:
         terminal.read_until("2 runs, 2 at a time, threads for each: 1")
-    for _ in range(presses):
-        terminal.press_ctrl_c()
+    terminal.press_ctrl_c(presses)
     while terminal.read():
         pass
     assert terminal.process.wait() == 130

