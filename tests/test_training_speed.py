@@ -1,5 +1,6 @@
 """The benchmark."""
 
+import re
 import runpy
 import sys
 
@@ -32,8 +33,8 @@ def test_the_benchmark_prints_its_table(training_speed, synthetic_dir):
     options = ("--dataset", "synthetic", "--data_dir", synthetic_dir, "--steps", 5, "--threads", 1)
     status, output, errors = training_speed(*options)
     assert status == 0, errors
-    machine, _, _, _, conventional, project, products = output.splitlines()
-    assert machine.endswith(" 1 threads, synthetic, 7 rounds of 5 steps")
+    machine, _, _, _, conventional, project, products, *_ = output.splitlines()
+    assert re.search(r" 1 threads, synthetic, 7 rounds of 5 steps, load \d+\.\d at", machine)
     assert conventional.startswith("| conventional loop |")
     assert conventional.endswith("| 1.00 |")
     assert project.startswith("| this project |")
@@ -43,6 +44,19 @@ def test_the_benchmark_prints_its_table(training_speed, synthetic_dir):
         least, most = map(float, extremes.split(" to "))
         assert 0 < least <= float(median) <= most
         assert float(rate) == pytest.approx(1000 / float(median), rel=0.05, abs=1)
+
+
+@pytest.mark.slow
+def test_without_jax_the_benchmark_says_so_and_times_the_rest(
+    training_speed, synthetic_dir, monkeypatch
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    options = ("--dataset", "synthetic", "--data_dir", synthetic_dir, "--steps", 1)
+    status, output, errors = training_speed("--against", "jax", *options)
+    assert status == 0, errors
+    assert "jax and optax not installed (pip install jax optax)" in output
+    assert "| this project |" in output
+    assert "| JAX" not in output
 
 
 def test_bad_input_to_the_benchmark_gets_one_sentence(training_speed, tmp_path):
