@@ -50,7 +50,6 @@ def replicate(runs: list[Settings], args: Namespace, device: torch.device) -> in
     threads = torch.get_num_threads()
     jobs = min(args.jobs or (threads if device.type == "cpu" else 1), len(runs))
     share = max(1, threads // jobs)
-    print(f"{len(runs)} runs, {jobs} at a time, threads for each: {share}", file=sys.stderr)
     used = any(checkpoint.is_used(checkpoint.run_folder(settings)) for settings in runs)
     if used and args.train and not args.resume:
         print("Earlier runs are now NAME.1, ...; --resume 1 would have gone on", file=sys.stderr)
@@ -58,6 +57,7 @@ def replicate(runs: list[Settings], args: Namespace, device: torch.device) -> in
     active: dict[Connection, tuple[int, BaseProcess, Bar]] = {}
     outcomes: dict[int, Outcome | str] = {}
     with caught_signals() as caught:
+        print(f"{len(runs)} runs, {jobs} at a time, threads for each: {share}", file=sys.stderr)
         try:
             while (waiting or active) and not caught:
                 while waiting and len(active) < jobs:

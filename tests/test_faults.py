@@ -7,6 +7,7 @@ import pty
 import random
 import re
 import resource
+import shutil
 import signal
 import struct
 import subprocess
@@ -160,16 +161,18 @@ def test_a_hundred_kills_lose_nothing(tmp_path):
 
 
 def test_a_full_disk_is_one_sentence_and_keeps_what_was_there(run_vae, small, folder):
-    """A model of 32 kB finds room beside the earlier run; a training state of 110 kB does not."""
+    """A model of 32 kB would find room beside the earlier run; a state of 110 kB does not."""
     disk, limit = folder.parent, resource.getrlimit(resource.RLIMIT_FSIZE)
     disk.mkdir()
-    mount = ["sh", "-c", f"mount -t tmpfs -o size=200k tmpfs '{disk}'"]
+    mount = ["sh", "-c", f"mount -t tmpfs -o size=3m tmpfs '{disk}'"]
     mounted = subprocess.run(mount, capture_output=True).returncode == 0
     try:
         assert run_vae(*small).returncode == 0
         before = files_below(folder)
         assert before
-        if not mounted:  # no file system to be had: limit the size of a file instead
+        if mounted:
+            (disk / "other").write_bytes(bytes(shutil.disk_usage(disk).free - 60_000))
+        else:  # no file system to be had: limit the size of a file instead
             resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limit[1]))
         for arguments, run in [(("--run", 1), 1), (("--resume", 1, "--iter_max", 60), 0)]:
             finished = run_vae(*small, *arguments)

@@ -17,7 +17,7 @@ from codebase.errors import explain
 from codebase.models.vae import VAE
 from codebase.settings import Settings
 from codebase.train import load_trained, train
-from run_vae import parse_arguments
+from run_vae import figure_paths, parse_arguments
 
 CPU = torch.device("cpu")
 NAME = "model=vae_nn=tiny_z=03_dataset=synthetic_run=0000"
@@ -57,11 +57,12 @@ def test_a_run_trains_reports_and_repeats_its_report(run_vae, small, synthetic_i
     assert "loss=" in trained.stderr
     assert checkpoint.saved_steps(folder) == [20, 30]
     pictures = sorted(folder.glob("*.png"))
-    assert len(pictures) == 5
-    assert sorted(line for line in lines if line.startswith("Visualization")) == sorted(
-        f"Visualization saved at {path}" for path in ["./visualizing_result.png", *pictures]
-    )
-    picture = Path("visualizing_result.png").read_bytes()
+    assert len(pictures) == 7
+    assert sorted(line for line in lines if line.startswith("Visualization")) == [
+        f"Visualization saved at {path}" for path in pictures
+    ]
+    assert not Path("visualizing_result.png").exists()  # that is for the assignment's settings
+    picture = (folder / "visualizing_result.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
 
     model = load_trained(Settings(nn="tiny", z=3, dataset="synthetic", iter_max=30), CPU)
@@ -70,7 +71,7 @@ def test_a_run_trains_reports_and_repeats_its_report(run_vae, small, synthetic_i
         f"NELBO: {nelbo:.4f}. KL: {kl:.4f}. REC: {rec:.4f}        (synthetic, {label})"
         for label, (nelbo, kl, rec) in measured.items()
     ]
-    assert list(measured) == ["the assignment's 100 test images", "all 10000 test images"]
+    assert list(measured) == ["100 test images", "all 10000 test images"]
 
     loaded = run_vae(*small, "--train", 0, "--figure", "again.png")
     assert loaded.returncode == 0, loaded.stderr
@@ -80,7 +81,7 @@ def test_a_run_trains_reports_and_repeats_its_report(run_vae, small, synthetic_i
     assert [name for name, _ in iwae] == [f"Negative IWAE-{k}" for k in (1, 10, 100, 1000)]
     values = [float(value) for _, value in iwae]
     assert values == sorted(values, reverse=True)
-    assert abs(values[0] - measured["the assignment's 100 test images"].nelbo) < 1
+    assert abs(values[0] - measured["100 test images"].nelbo) < 1
     assert Path("again.png").read_bytes() == picture
 
 
@@ -163,7 +164,7 @@ def test_help_shows_every_default(run_vae):
         (["--train", "yes"], "--train: must be a whole number from 0 to 1"),
         (["--dataset", "cifar"], "--dataset: must be auto or mnist or synthetic, not 'cifar'"),
         (["--nn", "v0"], "--nn: invalid choice: 'v0'"),
-        (["--figure", "picture.jpg"], "--figure: must be a file name ending in .png"),
+        (["--figure", "picture.jpg"], "--figure: must be a file name in .png, .pdf, .svg"),
         (["--figure", "p" * 300 + ".png"], "File name too long"),
         (["--figure", "p" * 300 + "/x.png"], "in a folder that can be written"),
         (["--figure", "nowhere/picture.png"], "in a folder that can be written"),
@@ -292,3 +293,12 @@ def test_neither_an_encoding_nor_a_notebook_matters(start, script, small, synthe
     assert process.returncode == 0, errors
     assert "Visualization saved at d\\xe4t\\xe4.png\n" in output
     assert (tmp_path / "dätä.png").exists()
+
+
+def test_samples_of_the_assignments_settings_have_the_name_that_it_gives_them(tmp_path):
+    folder, name = tmp_path, "visualizing_result.png"
+    assert figure_paths(None, Settings(run=3, iter_max=5), folder) == [f"./{name}", folder / name]
+    for other in ({"z": 2}, {"lr": 0.1}, {"dataset": "synthetic"}, {"nn": "v2"}):
+        assert figure_paths(None, Settings(**other), folder) == [folder / name]
+        assert figure_paths("my.svg", Settings(**other), folder) == ["my.svg", folder / name]
+    assert figure_paths("my.svg", Settings(), folder / "absent") == ["my.svg"]
