@@ -11,9 +11,9 @@ def prepare_environment() -> None:
     """
     # A training step has about sixty barriers. At each of them GNU's OpenMP, which PyTorch brings
     # on Linux, spins 300,000 times before it lets another program run; if that one holds a core,
-    # the step takes a hundred times as long. With fewer spins than 1,000 a quiet machine is slower.
+    # the step takes a hundred times as long. With 1,000 spins a quiet machine is slower.
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     # On AMD's processors, PyTorch's AVX-512 kernels of expm1 and log1p, which are in ELU and
     # softplus, take five times as long as its AVX2 kernels.
     try:
