@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from codebase import checkpoint, data, evaluate, visualize
+from codebase import checkpoint, data, evaluate, explorer, visualize
 from codebase.errors import Interrupted, explain
 from codebase.files import write_table
 from codebase.machine import prepare_processor
@@ -195,6 +195,8 @@ def _work(
         subset, everything = evaluate.measure(model, images).values()
         if args.figures:
             visualize.write_all(model, images, settings)
+        if args.explorer:
+            explorer.write(model, images, settings.title, folder / "explorer.html")
         seconds = checkpoint.training_seconds(folder, settings.iter_max)
         outcome = Outcome([*subset, everything.nelbo], seconds)
     except Interrupted as stop:

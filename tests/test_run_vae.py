@@ -302,3 +302,12 @@ def test_samples_of_the_assignments_settings_have_the_name_that_it_gives_them(tm
         assert figure_paths(None, Settings(**other), folder) == [folder / name]
         assert figure_paths("my.svg", Settings(**other), folder) == ["my.svg", folder / name]
     assert figure_paths("my.svg", Settings(), folder / "absent") == ["my.svg"]
+
+
+@pytest.mark.slow
+def test_the_explorer_is_written_beside_the_model(run_vae, small):
+    finished = run_vae(*small, "--nn", "v1", "--iter_max", 2, "--explorer", 1)
+    assert finished.returncode == 0, finished.stderr
+    path = Path("checkpoints/model=vae_z=03_dataset=synthetic_run=0000/explorer.html")
+    assert f"Explorer saved at {path}; open it in a browser" in finished.stdout.splitlines()
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
