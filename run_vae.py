@@ -6,15 +6,16 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from pprint import pprint
 
 from codebase.drawing import FILE_TYPES
-from codebase.errors import explain
+from codebase.environment import launched
+from codebase.errors import Interrupted, explain
 from codebase.models import nns
 from codebase.settings import SCHEDULES, Settings
-from codebase.streams import discard, prepare_streams
+from codebase.streams import discard, only_errors, prepare_streams
 
 # What is slow to import is imported where it is used, so that --help and bad input answer at once.
 
@@ -147,12 +148,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         explorer=0,
         device="auto",
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.jobs and launched()[1] > 1:
+        parser.error("argument --jobs: torchrun decides how many runs there are at a time")
+    return args
 
 
 def run(args: argparse.Namespace) -> int:
     """Train or load, measure the bounds and write the pictures; give the exit status."""
-    from codebase import checkpoint, data, evaluate, explorer, machine, visualize
+    from codebase import checkpoint, data, distributed, evaluate, explorer, machine, visualize
     from codebase.progress import Bar
     from codebase.replicates import replicate
     from codebase.seeds import seeded
@@ -160,33 +164,36 @@ def run(args: argparse.Namespace) -> int:
 
     machine.prepare_processor()
     device = machine.choose_device(args.device)
-    # With several runs, standard output is the table's alone.
-    with redirect_stdout(sys.stderr if args.runs > 1 else sys.stdout):
-        pprint(vars(args))
-        images = data.load(args.dataset, Path(args.data_dir))
-        options = {key: getattr(args, key) for key in Settings._fields}
-        settings = Settings(**options | {"dataset": images.name})
-        if args.runs == 1:
-            print(f"Model name: {settings.name}")
-        print(f"Device: {device}")
-        print(
-            f"Data: {images.name}, {len(images.train)} training and {len(images.test)} test images"
-        )
-    if args.runs > 1:
-        runs = [settings._replace(run=args.run + number) for number in range(args.runs)]
-        return 1 if replicate(runs, args, device) else 0
+    with distributed.assembled(device) as team:
+        # With several runs, standard output is the table's alone.
+        with redirect_stdout(sys.stderr if args.runs > 1 else sys.stdout):
+            pprint(vars(args))
+            images = team.in_turn(lambda name: data.load(name, Path(args.data_dir)), args.dataset)
+            options = {key: getattr(args, key) for key in Settings._fields}
+            settings = Settings(**options | {"dataset": images.name})
+            if args.runs == 1:
+                print(f"Model name: {settings.name}")
+            print(f"Device: {device}")
+            sizes = f"{len(images.train)} training and {len(images.test)} test images"
+            print(f"Data: {images.name}, {sizes}")
+        if args.runs > 1:
+            runs = [settings._replace(run=args.run + number) for number in range(args.runs)]
+            return 1 if replicate(runs, args, device, team) else 0
 
-    if args.train:
-        with Bar(settings.run, settings.iter_max) as bar:
-            model = train(
-                settings,
-                images,
-                device,
-                iter_save=args.iter_save,
-                resume=bool(args.resume),
-                show=bar.show,
-            )
-    else:
+        if args.train:
+            with Bar(settings.run, settings.iter_max) as bar:
+                model = train(
+                    settings,
+                    images,
+                    device,
+                    iter_save=args.iter_save,
+                    resume=bool(args.resume),
+                    team=team,
+                    show=bar.show,
+                )
+    if not team.first:
+        return 0
+    if not args.train:
         model = load_trained(settings, device)
     for label, (nelbo, kl, rec) in evaluate.measure(model, images).items():
         print(f"NELBO: {nelbo:.4f}. KL: {kl:.4f}. REC: {rec:.4f}        ({images.name}, {label})")
@@ -221,9 +228,11 @@ def figure_paths(figure: str | None, settings: Settings, folder: Path) -> list[s
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return 0, 2 for a wrong argument, 128 + a signal, or 1 for the rest."""
+    rank, size, _ = launched()
     try:
         args = parse_arguments(argv)
-        status = run(args)
+        with only_errors() if rank else nullcontext():
+            status = run(args)
         sys.stdout.flush()  # so that an output that is full or closed is noticed here
         return status
     except SystemExit as stop:  # of the parser
@@ -235,7 +244,9 @@ def main(argv: list[str] | None = None) -> int:
         message = explain(error)
         if message is None:
             raise
-        print(f"run_vae.py: {message}", file=sys.stderr)
+        name = f"run_vae.py, process {rank}" if size > 1 else "run_vae.py"
+        if not rank or not isinstance(error, Interrupted):  # the first one says it for all
+            print(f"{name}: {message}", file=sys.stderr)
         return getattr(error, "status", 1)
 
 

@@ -1,7 +1,14 @@
-"""How PyTorch computes on this machine, as far as its environment decides it at the import."""
+"""What the environment says, and how PyTorch shall compute, as it decides when it is imported."""
 
 import os
 from pathlib import Path
+
+
+def launched() -> tuple[int, int, int]:
+    """Rank, number and rank on this machine of the processes that torchrun started; or 0, 1, 0."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return 0, 1, 0
+    return tuple(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
 
 
 def prepare_environment() -> None:

@@ -33,6 +33,10 @@ class DivergenceError(UserError):
     """The loss, a bound or the parameters are no longer finite."""
 
 
+class PeerError(UserError):
+    """Another process of the same torchrun has ended."""
+
+
 class ExplorerError(UserError):
     """A model cannot be put into the page that explores it."""
 

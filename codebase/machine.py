@@ -1,7 +1,10 @@
 """What concerns the machine: its devices and its processor's modes."""
 
+import os
+
 import torch
 
+from codebase.environment import launched
 from codebase.errors import DeviceError
 
 
@@ -15,20 +18,29 @@ def choose_device(name: str) -> torch.device:
     if torch.accelerator.is_available():
         kind = torch.accelerator.current_accelerator().type
         devices = [kind, *(f"{kind}:{i}" for i in range(torch.accelerator.device_count())), "cpu"]
+    known = ", ".join(devices)
     if name != "auto" and name not in devices:
-        known = ", ".join(devices)
         raise DeviceError(f"argument --device: this machine has no device {name!r}, only {known}")
-    return torch.device(devices[0] if name == "auto" else name)
+    device = torch.device(devices[0] if name == "auto" else name)
+    _, size, local_rank = launched()
+    if device.type == "cpu" or device.index is not None or size == 1:
+        return device
+    if f"{device.type}:{local_rank}" not in devices:
+        raise DeviceError(f"there is no device for each process of torchrun, only {known}")
+    torch.accelerator.set_device_index(local_rank)
+    return torch.device(device.type, local_rank)
 
 
 def prepare_processor(threads: int | None = None) -> None:
     """Set how this process computes on the CPU. To be called before anything is computed.
 
     Args:
-        threads: how many, or what PyTorch chooses.
+        threads: how many; else what PyTorch chooses, or under torchrun a share of the cores.
     """
     # Adam's averages of gradients that have become zero fade into denormal numbers, with which the
     # processor is many times slower. Threads inherit the mode when they start, hence the order.
     torch.set_flush_denormal(True)
+    if threads is None and launched()[1] > 1:
+        threads = max(1, os.cpu_count() // int(os.environ["LOCAL_WORLD_SIZE"]))
     if threads is not None:
         torch.set_num_threads(threads)

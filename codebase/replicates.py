@@ -7,7 +7,8 @@ import signal
 import statistics
 import sys
 from argparse import Namespace
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import NamedTuple
 import torch
 
 from codebase import checkpoint, data, evaluate, explorer, visualize
+from codebase.distributed import Team
 from codebase.errors import Interrupted, explain
 from codebase.files import write_table
 from codebase.machine import prepare_processor
@@ -34,11 +36,10 @@ class Outcome(NamedTuple):
     seconds: float | None
 
 
-def replicate(runs: list[Settings], args: Namespace, device: torch.device) -> int:
+def replicate(runs: list[Settings], args: Namespace, device: torch.device, team: Team) -> int:
     """Train or load runs that differ in their number, and save and print the table of their bounds.
 
-    Each has a process of its own, which tells this one through a pipe how far it is and how it
-    ended. This one alone owns the terminal and the table. A run that fails stops no other.
+    A run that fails stops no other.
 
     Returns:
         how many runs failed.
@@ -47,12 +48,48 @@ def replicate(runs: list[Settings], args: Namespace, device: torch.device) -> in
         Interrupted: a signal came; every process has saved and ended.
         OSError: the table cannot be written.
     """
-    threads = torch.get_num_threads()
-    jobs = min(args.jobs or (threads if device.type == "cpu" else 1), len(runs))
-    share = max(1, threads // jobs)
     used = any(checkpoint.is_used(checkpoint.run_folder(settings)) for settings in runs)
     if used and args.train and not args.resume:
         print("Earlier runs are now NAME.1, ...; --resume 1 would have gone on", file=sys.stderr)
+    if team.size > 1:
+        outcomes = team.gather(_one_by_one(runs[team.rank :: team.size], args, device))
+    else:
+        outcomes = _side_by_side(runs, args, device)
+    if not team.first:
+        return 0
+    table = make_table(runs, outcomes)
+    path = table_path(runs)
+    save_table(path, table)  # before it is printed, since standard output may be closed
+    print(f"Bounds in nats per image, {path.stem}\n")
+    for line in [COLUMNS, ["---"] * len(COLUMNS), *table]:
+        print(f"| {' | '.join(line)} |")
+    return sum(isinstance(outcome, str) for outcome in outcomes.values())
+
+
+def _one_by_one(
+    runs: list[Settings], args: Namespace, device: torch.device
+) -> dict[int, Outcome | str]:
+    """The outcomes of runs in this process, one after the other."""
+    outcomes = {}
+    for settings in runs:
+        with (
+            redirect_stdout(sys.stderr),
+            Bar(settings.run, settings.iter_max, leave=False) as bar,
+        ):
+            outcomes[settings.run] = _outcome(settings, args, device, bar.show)
+    return outcomes
+
+
+def _side_by_side(
+    runs: list[Settings], args: Namespace, device: torch.device
+) -> dict[int, Outcome | str]:
+    """The outcomes of runs that have a process each.
+
+    It tells this one through a pipe how far it is and how it ended; this one owns the terminal.
+    """
+    threads = torch.get_num_threads()
+    jobs = min(args.jobs or (threads if device.type == "cpu" else 1), len(runs))
+    share = max(1, threads // jobs)
     waiting = runs[::-1]
     active: dict[Connection, tuple[int, BaseProcess, Bar]] = {}
     outcomes: dict[int, Outcome | str] = {}
@@ -86,13 +123,7 @@ def replicate(runs: list[Settings], args: Namespace, device: torch.device) -> in
         raise Interrupted(
             "interrupted; the same command with --resume 1 goes on from what is saved", caught[0]
         )
-    table = make_table(runs, outcomes)
-    path = table_path(runs)
-    save_table(path, table)  # before it is printed, since standard output may be closed
-    print(f"Bounds in nats per image, {path.stem}\n")
-    for line in [COLUMNS, ["---"] * len(COLUMNS), *table]:
-        print(f"| {' | '.join(line)} |")
-    return sum(isinstance(outcome, str) for outcome in outcomes.values())
+    return outcomes
 
 
 def table_path(runs: list[Settings]) -> Path:
@@ -183,8 +214,21 @@ def _work(
         except OSError:  # it has gone: do as if it had passed on a signal
             signal.raise_signal(signal.SIGTERM)
 
+    prepare_processor(threads)
     try:
-        prepare_processor(threads)
+        pipe.send({"outcome": _outcome(settings, args, device, show)})
+    except Interrupted as stop:
+        sys.exit(stop.status)
+
+
+def _outcome(
+    settings: Settings,
+    args: Namespace,
+    device: torch.device,
+    show: Callable[[int, float], None],
+) -> Outcome | str:
+    """Train or load a run, and say how it ended or why it failed."""
+    try:
         images = data.load(settings.dataset, Path(args.data_dir))
         folder = checkpoint.run_folder(settings)
         if args.train:
@@ -198,9 +242,8 @@ def _work(
         if args.explorer:
             explorer.write(model, images, settings.title, folder / "explorer.html")
         seconds = checkpoint.training_seconds(folder, settings.iter_max)
-        outcome = Outcome([*subset, everything.nelbo], seconds)
-    except Interrupted as stop:
-        sys.exit(stop.status)
+        return Outcome([*subset, everything.nelbo], seconds)
+    except Interrupted:
+        raise
     except Exception as error:
-        outcome = f"failed: {explain(error) or repr(error)}"
-    pipe.send({"outcome": outcome})
+        return f"failed: {explain(error) or repr(error)}"

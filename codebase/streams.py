@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, TextIO
 
 
@@ -33,6 +35,13 @@ class Lenient:
 def discard(stream: TextIO) -> None:
     """Send what the stream still holds, and all that follows, to nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextmanager
+def only_errors() -> Iterator[None]:
+    """Print nothing inside the block; what it raises is still reported."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
 
 
 def prepare_streams() -> None:

@@ -1,8 +1,10 @@
 """A training run: its step, what the step changes, and the loop around it."""
 
 import math
+import signal
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from tqdm import tqdm
 
 from codebase import checkpoint, evaluate, seeds
 from codebase.data import Images, batches, binarize
+from codebase.distributed import ALONE, Team
 from codebase.errors import CheckpointError, DataError, DivergenceError, Interrupted
 from codebase.files import write_table
 from codebase.models.vae import VAE
@@ -50,9 +53,10 @@ class Training:
     The latent noise comes from the device's global source of randomness, whose state is kept too.
     """
 
-    def __init__(self, settings: Settings, device: torch.device):
-        self.settings, self.device = settings, device
+    def __init__(self, settings: Settings, device: torch.device, team: Team = ALONE):
+        self.settings, self.device, self.team = settings, device, team
         self.model = new_model(settings).to(device)
+        self.loss = team.share_loss(self.model)
         self.optimizer = Adam(self.model.parameters(), lr=settings.lr, fused=True)
         seed = seeds.seed_for(settings.run, seeds.PIXELS)
         self.pixels = torch.Generator(device).manual_seed(seed)
@@ -73,7 +77,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * factor
         self.optimizer.zero_grad()  # first, so that what follows is computed in the memory it frees
-        loss, summaries = self.model.loss(binarize(images, self.pixels))
+        loss, summaries = self.loss(binarize(images, self.pixels))
         loss.backward()
         self.optimizer.step()
         bounds = [-summaries["gen/elbo"], summaries["gen/kl_z"], summaries["gen/rec"]]
@@ -120,6 +124,7 @@ def train(
     *,
     iter_save: int = 10_000,
     resume: bool = False,
+    team: Team = ALONE,
     show: Callable[[int, float], None] = lambda step, loss: None,
     seconds_between_states: float = 60,
 ) -> VAE:
@@ -130,12 +135,13 @@ def train(
 
     Args:
         resume: go on from the state in the run's folder, if there is one.
+        team: the processes that share each batch.
         show: is told the step and the loss a few times each second.
 
     Raises:
         CheckpointError: there is nothing sound to resume, or it is of other settings.
         BusyError: another process is training in the folder.
-        DataError: the images are fewer than a batch.
+        DataError: the images are fewer than a batch, or the processes cannot share one evenly.
         DivergenceError: the loss, a bound on test images or the parameters are no longer finite.
         Interrupted: a signal came, and the state has been saved.
         OSError: something cannot be written.
@@ -143,14 +149,17 @@ def train(
     if settings.batch_size > len(images.train):
         most = f"there are {len(images.train)} images to train on"
         raise DataError(f"--batch_size {settings.batch_size} is too large: {most}")
+    if settings.batch_size % team.size:
+        raise DataError(f"{team.size} processes cannot share --batch_size {settings.batch_size}")
     folder = checkpoint.run_folder(settings)
+    lock = checkpoint.locked(folder) if team.first else nullcontext()
     noise = seeds.seeded(seeds.seed_for(settings.run, seeds.NOISE), device)
-    with checkpoint.locked(folder), noise, caught_signals() as caught:
-        training = Training(settings, device)
+    with lock, noise, caught_signals() as caught:
+        training = Training(settings, device, team)
         pixels = images.train.to(device)
         if resume:
             _resume(training, images, folder, iter_save)
-        elif earlier := checkpoint.move_aside(folder):
+        elif team.first and (earlier := checkpoint.move_aside(folder)):
             tqdm.write(f"The earlier run is now {earlier}; --resume 1 would have gone on with it")
         order = batches(len(pixels), settings.batch_size, settings.run, device, training.step)
         show_due, state_due = every(0.25), every(seconds_between_states)
@@ -165,17 +174,19 @@ def train(
             model_due = _model_due(training, iter_save)
             if model_due or training.step in TEST_AFTER:
                 _measure(training, images, folder)
-            stopping = bool(caught)  # read once: a later signal must not end the loop unsaved
-            save_due = model_due or stopping or state_due()
+            # Read once: a later signal must not end the loop unsaved.
+            stopping, time_to_save = team.agree(bool(caught), team.first and state_due())
+            save_due = model_due or stopping or time_to_save
             # Reading the loss waits for the device, so this is done a few times each second only.
-            if save_due or show_due():
+            if save_due or (team.first and show_due()):
                 show(training.step, _check_finite(loss.item(), training, folder))
             if save_due:
                 training.seconds = time.monotonic() - began
                 _save(training, folder, model_due)
-    if caught:
+    if stopping:
         advice = "the same command with --resume 1 goes on from there"
-        raise Interrupted(f"interrupted at step {training.step}; {advice}", caught[0])
+        number = caught[0] if caught else signal.SIGTERM  # which another process has received
+        raise Interrupted(f"interrupted at step {training.step}; {advice}", number)
     return training.model
 
 
@@ -185,6 +196,8 @@ def _model_due(training: Training, iter_save: int) -> bool:
 
 def _save(training: Training, folder: Path, model_due: bool) -> None:
     """Write the state and the metrics, and the model if it is due."""
+    if not training.team.first:
+        return
     checkpoint.save(training.state_dict(), checkpoint.state_path(folder))
     write_table(checkpoint.metrics_path(folder), [METRICS, *training.metrics])
     if model_due:
@@ -197,14 +210,15 @@ def _resume(training: Training, images: Images, folder: Path, iter_save: int) ->
     """Put the training into the state that the folder holds, if there is one."""
     path, iter_max = checkpoint.state_path(folder), training.settings.iter_max
     anew = f"without --resume 1 a new run starts, and {folder} is kept under another name"
-    if not path.exists():
+    team = training.team
+    if not team.from_first(path.exists()):
         if checkpoint.saved_steps(folder):
             raise CheckpointError(f"{folder} has models, but no {path.name} to go on from; {anew}")
         tqdm.write(f"Nothing to resume in {folder}: starting anew")
         return
     # Adam has no averages before its first step. This step makes them; all of it is replaced below.
     training.take_step(images.train[: training.settings.batch_size].to(training.device))
-    state = checkpoint.load(path)
+    state = team.from_first(checkpoint.load(path) if team.first else None)
     try:
         then, now = state["settings"], training.identity()
         changes = [
@@ -222,7 +236,7 @@ def _resume(training: Training, images: Images, folder: Path, iter_save: int) ->
         raise CheckpointError(f"{path} is no training state; {anew}") from error
     word = "Already" if training.step >= iter_max else "Resuming"
     tqdm.write(f"{word} at step {training.step}")
-    if training.step > iter_max:
+    if training.step > iter_max and team.first:
         checkpoint.load_model(training.model, checkpoint.model_path(folder, iter_max))
     elif _model_due(training, iter_save):
         # The model may be missing: a kill came after the state was saved, or iter_max was another.
@@ -233,6 +247,8 @@ def _resume(training: Training, images: Images, folder: Path, iter_save: int) ->
 
 def _measure(training: Training, images: Images, folder: Path) -> None:
     """Add the bounds on test images to the metrics."""
+    if not training.team.first:
+        return
     measured = evaluate.measure(training.model, images).values()
     for kind, bounds in zip(("test", "all test"), measured, strict=True):
         training.metrics.append((training.step, kind, *bounds))

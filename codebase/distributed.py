@@ -1,0 +1,138 @@
+"""The processes that torchrun has started: who does what, and how they share a batch."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.overrides import TorchFunctionMode
+
+from codebase.environment import launched
+from codebase.errors import PeerError, UserError
+
+T = TypeVar("T")
+
+
+class Team:
+    """The processes that work together, of which this is number `rank` of `size`.
+
+    Without torchrun there is one, and the methods return what they are given.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0):
+        self.rank, self.size, self.local_rank = rank, size, local_rank
+        self.first = rank == 0  # the one that prints, saves, measures and draws
+
+    def share_loss(self, model: nn.Module) -> Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]:
+        """The model's loss of a whole batch, of which every process computes its share.
+
+        Its gradients and its summaries are the averages over all processes.
+        """
+        if self.size == 1:
+            return model.loss
+        return DistributedDataParallel(_SharedLoss(model, self))
+
+    def rows(self, x: Tensor) -> Tensor:
+        """This process's share of the rows of a batch."""
+        return x.chunk(self.size)[self.rank]
+
+    def agree(self, *flags: bool) -> tuple[bool, ...]:
+        """Which flags are set on any process, so that all do the same after the same step."""
+        if self.size == 1:
+            return flags
+        values = torch.tensor(flags, dtype=torch.uint8)
+        dist.all_reduce(values, dist.ReduceOp.MAX)
+        return tuple(values.bool().tolist())
+
+    def from_first(self, value: T) -> T:
+        """What the first process gives here."""
+        values = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(values, device=torch.device("cpu"))
+        return values[0]
+
+    def in_turn(self, load: Callable[[str], T], name: str) -> T:
+        """What `load` makes of the name: first here, then once on each machine, then everywhere.
+
+        The first process decides the name: its result has a `name`, which the others load.
+        """
+        loaded = None
+        for mine in (self.first, self.local_rank == 0, True):
+            if mine and loaded is None:
+                loaded = load(name)
+            name = self.from_first(loaded.name if loaded else name)  # the others wait here
+        return loaded
+
+    def gather(self, values: dict) -> dict:
+        """The dictionaries of all processes in one, on the first process."""
+        parts = [None] * self.size
+        if self.size > 1:
+            dist.all_gather_object(parts, values)
+        return {key: value for part in parts for key, value in (part or values).items()}
+
+
+ALONE = Team()
+
+
+@contextmanager
+def assembled(device: torch.device) -> Iterator[Team]:
+    """The processes that torchrun has started, connected; one without torchrun.
+
+    Raises:
+        PeerError: another process has ended.
+        UserError: processes cannot share work on such devices.
+    """
+    rank, size, local_rank = launched()
+    if size == 1:
+        yield ALONE
+        return
+    backend = "gloo"
+    if device.type != "cpu":
+        try:
+            backend = f"cpu:gloo,{device.type}:{dist.get_default_backend_for_device(device)}"
+        except ValueError:
+            raise UserError(f"torchrun cannot share work on {device}; use --device cpu") from None
+    # The limit on waiting is for a table of runs: a process may wait until the others are done.
+    dist.init_process_group(backend, timeout=timedelta(weeks=10))
+    try:
+        yield Team(rank, size, local_rank)
+    except RuntimeError as error:  # of a connection that is lost
+        if "gloo" in str(error) or isinstance(error, dist.DistError):
+            raise PeerError("ended, because another process has ended") from error
+        raise
+    finally:
+        dist.destroy_process_group()
+
+
+class _SharedLoss(nn.Module):
+    """The loss of this process's share of a batch, with the noise that one process would draw."""
+
+    def __init__(self, model: nn.Module, team: Team):
+        super().__init__()
+        self.model, self.team = model, team
+
+    def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        with _WholeNoise(self.team):
+            loss, summaries = self.model.loss(self.team.rows(x))
+        values = torch.stack(list(summaries.values())).detach()
+        dist.all_reduce(values)
+        return loss, dict(zip(summaries, values / self.team.size, strict=True))
+
+
+class _WholeNoise(TorchFunctionMode):
+    """Draw the latent noise of the whole batch, and take this process's share of it."""
+
+    def __init__(self, team: Team):
+        super().__init__()
+        self.team = team
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
+        if function is not torch.randn_like:
+            return function(*args, **(kwargs or {}))
+        share = args[0]
+        whole = share.new_empty(self.team.size * len(share), *share.shape[1:])
+        return self.team.rows(torch.randn_like(whole))

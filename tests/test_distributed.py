@@ -1,0 +1,150 @@
+"""Several processes under torchrun, over Gloo on the CPU."""
+
+import csv
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import wait_for
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="Gloo and /proc of Linux"),
+]
+NAME = "model=vae_nn=tiny_z=03_batch_size=200_dataset=synthetic_run=0000"
+FAILING = """
+import os
+from codebase.models.nns import tiny
+from codebase.models.nns.tiny import Decoder
+
+class Encoder(tiny.Encoder):
+    calls = 0
+    def encode(self, x):
+        self.calls += 1
+        if self.calls > 5 and os.environ.get("RANK") == "1":
+            raise OSError(28, "No space left on device", "somewhere")
+        return super().encode(x)
+"""
+
+
+@pytest.fixture
+def launch(start, script, small, tmp_path):
+    """Start the command line under torchrun, in a folder of its own."""
+
+    def launch(folder, processes, *arguments, options=()):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        return start(
+            *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes),
+            *(*options, script, *small, "--batch_size", 200, *arguments),
+            cwd=tmp_path / folder,
+        )
+
+    return launch
+
+
+def finish(process):
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return output
+
+
+def model(folder: Path, step: int) -> Path:
+    return folder / "checkpoints" / NAME / f"model-{step:05d}.pt"
+
+
+def assert_close(a: Path, b: Path) -> None:
+    a, b = torch.load(a), torch.load(b)
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=1e-5, rtol=0)
+
+
+def workers(launcher) -> list[int]:
+    """The processes that torchrun has started, by their rank."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    return [int(number) for number in children]
+
+
+def test_the_number_of_processes_changes_nothing_but_rounding(launch, run_vae, small, tmp_path):
+    output = finish(launch("two", 2, "--iter_max", 10))
+    assert output.count("NELBO: ") == 2  # of one process
+    for folder, processes in [("one", 1), ("alone", None)]:
+        if processes:
+            finish(launch(folder, processes, "--iter_max", 10))
+        else:
+            (tmp_path / folder).mkdir()
+            os.chdir(tmp_path / folder)
+            assert run_vae(*small, "--batch_size", 200, "--iter_max", 10).returncode == 0
+    assert model(tmp_path / "one", 10).read_bytes() == model(tmp_path / "alone", 10).read_bytes()
+    assert_close(model(tmp_path / "two", 10), model(tmp_path / "one", 10))
+    # More steps: the two go on as one, and the one as two.
+    os.chdir(tmp_path / "two")
+    more = ("--iter_max", 200, "--resume", 1)
+    assert run_vae(*small, "--batch_size", 200, *more).returncode == 0
+    finish(launch("one", 2, *more))
+    assert_close(model(tmp_path / "two", 200), model(tmp_path / "one", 200))
+    tables = []
+    for folder in ("one", "two"):
+        with open(model(tmp_path / folder, 200).with_name("metrics.csv"), newline="") as file:
+            tables.append(list(csv.reader(file)))
+    assert [row[:2] for row in tables[0]] == [row[:2] for row in tables[1]]
+    for one, two in zip(tables[0][1:], tables[1][1:], strict=True):
+        assert [float(x) for x in one[2:]] == pytest.approx([float(x) for x in two[2:]], rel=1e-4)
+
+
+def test_runs_are_shared_out(launch, run_vae, small):
+    output = finish(launch("two", 2, "--iter_max", 20, "--runs", 4))
+    rows = [line.strip("| ").split(" | ") for line in output.splitlines() if line[0:1] == "|"]
+    assert [row[0] for row in rows[2:]] == [*"0123", "average", "standard deviation"]
+    for run, row in enumerate(rows[2:6]):
+        alone = run_vae(*small, "--batch_size", 200, "--iter_max", 20, "--run", run)
+        subset, everything = re.findall(r"NELBO: (\S+)\. KL: (\S+)\. REC: (\S+) ", alone.stdout)
+        assert row[1:5] == [*subset, everything[0]]
+        path = Path("checkpoints", NAME.replace("run=0000", f"run=000{run}"), "model-00020.pt")
+        assert Path("two", path).read_bytes() == path.read_bytes()
+
+
+def test_a_killed_process_is_started_again_and_ends_in_the_same_bytes(launch, tmp_path):
+    arguments = ("--iter_max", 400, "--iter_save", 100, "--resume", 1)
+    finish(launch("untouched", 2, *arguments))
+    killed = launch("killed", 2, *arguments, options=("--max-restarts", 1))
+    wait_for(lambda: model(tmp_path / "killed", 100).exists() or killed.poll() is not None)
+    os.kill(workers(killed)[1], signal.SIGKILL)
+    output = finish(killed)
+    assert "Resuming at step" in output
+    for name in ["model-00100.pt", "model-00400.pt", "metrics.csv"]:
+        files = [tmp_path / f / "checkpoints" / NAME / name for f in ("untouched", "killed")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_torchrun_saves(launch, number, tmp_path):
+    process = launch("two", 2, "--iter_max", 10**6, "--iter_save", 100)
+    wait_for(lambda: model(tmp_path / "two", 100).exists())
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode != 0
+    assert errors.count("with --resume 1 goes on from there") == 1
+    state = torch.load(model(tmp_path / "two", 100).with_name("training-state.pt"))
+    assert f"interrupted at step {state['step']};" in errors
+
+
+def test_a_process_that_fails_ends_the_others(launch, script, tmp_path):
+    (script.parent / "codebase" / "models" / "nns" / "failing.py").write_text(FAILING)
+    process = launch("two", 2, "--iter_max", 10**6, "--nn", "failing")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "run_vae.py, process 1: somewhere: No space left on device\n" in errors
+    assert "run_vae.py, process 0: ended, because another process has ended\n" in errors
+    assert 'run_vae.py", line' not in errors  # no traceback of ours
+
+
+def test_what_cannot_be_shared_is_said(launch):
+    process = launch("two", 2, "--batch_size", 201)
+    assert "2 processes cannot share --batch_size 201\n" in process.communicate()[1]
+    process = launch("two", 2, "--runs", 4, "--jobs", 2)
+    assert "argument --jobs: torchrun decides how many runs" in process.communicate()[1]
