@@ -183,7 +183,7 @@ def train(
             if save_due:
                 training.seconds = time.monotonic() - began
                 _save(training, folder, model_due)
-    if stopping:
+    if stopping or caught:
         advice = "the same command with --resume 1 goes on from there"
         number = caught[0] if caught else signal.SIGTERM  # which another process has received
         raise Interrupted(f"interrupted at step {training.step}; {advice}", number)
