@@ -1,7 +1,8 @@
 """The processes that torchrun has started: who does what, and how they share a batch."""
 
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -97,7 +98,9 @@ def assembled(device: torch.device) -> Iterator[Team]:
         except ValueError:
             raise UserError(f"torchrun cannot share work on {device}; use --device cpu") from None
     # The limit on waiting is for a table of runs: a process may wait until the others are done.
-    dist.init_process_group(backend, timeout=timedelta(weeks=10))
+    limit, store = timedelta(weeks=10), _new_store(rank)
+    store.set_timeout(limit)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
     try:
         yield Team(rank, size, local_rank)
     except RuntimeError as error:  # of a connection that is lost
@@ -106,6 +109,24 @@ def assembled(device: torch.device) -> Iterator[Team]:
         raise
     finally:
         dist.destroy_process_group()
+
+
+def _new_store(rank: int) -> dist.Store:
+    """The store through which the processes of this start find each other.
+
+    That of torchrun still has the addresses of processes that ended before a restart. The first
+    process therefore serves a new one, whose port it announces there.
+    """
+    launcher = next(dist.rendezvous("env://"))[0]
+    host = os.environ["MASTER_ADDR"]
+    if rank == 0:
+        store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False)
+        launcher.set("port", str(store.port))
+        return store
+    while True:
+        with suppress(dist.DistError):  # nobody serves at the port that an earlier start announced
+            port = int(launcher.get("port"))
+            return dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=5))
 
 
 class _SharedLoss(nn.Module):
