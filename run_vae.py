@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext, redirect_stdout
+from contextlib import redirect_stdout
 from pathlib import Path
 from pprint import pprint
 
@@ -15,7 +15,7 @@ from codebase.environment import launched
 from codebase.errors import Interrupted, explain
 from codebase.models import nns
 from codebase.settings import SCHEDULES, Settings
-from codebase.streams import discard, only_errors, prepare_streams
+from codebase.streams import discard, prepare_streams
 
 # What is slow to import is imported where it is used, so that --help and bad input answer at once.
 
@@ -231,8 +231,7 @@ def main(argv: list[str] | None = None) -> int:
     rank, size, _ = launched()
     try:
         args = parse_arguments(argv)
-        with only_errors() if rank else nullcontext():
-            status = run(args)
+        status = run(args)
         sys.stdout.flush()  # so that an output that is full or closed is noticed here
         return status
     except SystemExit as stop:  # of the parser

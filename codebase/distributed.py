@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -13,7 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 
 from codebase.environment import launched
-from codebase.errors import PeerError, UserError
+from codebase.errors import UserError
+from codebase.streams import only_errors
 
 T = TypeVar("T")
 
@@ -41,13 +42,13 @@ class Team:
         """This process's share of the rows of a batch."""
         return x.chunk(self.size)[self.rank]
 
-    def agree(self, *flags: bool) -> tuple[bool, ...]:
-        """Which flags are set on any process, so that all do the same after the same step."""
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any process, so that all do the same after the same step."""
         if self.size == 1:
-            return flags
-        values = torch.tensor(flags, dtype=torch.uint8)
-        dist.all_reduce(values, dist.ReduceOp.MAX)
-        return tuple(values.bool().tolist())
+            return flag
+        flags = torch.tensor(int(flag))
+        dist.all_reduce(flags)
+        return flags.item() > 0
 
     def from_first(self, value: T) -> T:
         """What the first process gives here."""
@@ -69,11 +70,11 @@ class Team:
         return loaded
 
     def gather(self, values: dict) -> dict:
-        """The dictionaries of all processes in one, on the first process."""
-        parts = [None] * self.size
+        """The dictionaries of all processes in one."""
+        parts = [values] * self.size
         if self.size > 1:
             dist.all_gather_object(parts, values)
-        return {key: value for part in parts for key, value in (part or values).items()}
+        return {key: value for part in parts for key, value in part.items()}
 
 
 ALONE = Team()
@@ -83,9 +84,10 @@ ALONE = Team()
 def assembled(device: torch.device) -> Iterator[Team]:
     """The processes that torchrun has started, connected; one without torchrun.
 
+    All but the first print nothing inside the block; what they raise is still reported.
+
     Raises:
-        PeerError: another process has ended.
-        UserError: processes cannot share work on such devices.
+        UserError: another process has ended, or processes cannot share work on such devices.
     """
     rank, size, local_rank = launched()
     if size == 1:
@@ -97,15 +99,17 @@ def assembled(device: torch.device) -> Iterator[Team]:
             backend = f"cpu:gloo,{device.type}:{dist.get_default_backend_for_device(device)}"
         except ValueError:
             raise UserError(f"torchrun cannot share work on {device}; use --device cpu") from None
+        torch.get_device_module(device).set_device(device)
     # The limit on waiting is for a table of runs: a process may wait until the others are done.
     limit, store = timedelta(weeks=10), _new_store(rank)
     store.set_timeout(limit)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
     try:
-        yield Team(rank, size, local_rank)
+        with only_errors() if rank else nullcontext():
+            yield Team(rank, size, local_rank)
     except RuntimeError as error:  # of a connection that is lost
         if "gloo" in str(error) or isinstance(error, dist.DistError):
-            raise PeerError("ended, because another process has ended") from error
+            raise UserError("ended, because another process has ended") from error
         raise
     finally:
         dist.destroy_process_group()

@@ -21,8 +21,8 @@ def prepare_environment() -> None:
     # the step takes a hundred times as long. With 1,000 spins a quiet machine is slower.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    # On AMD's processors, PyTorch's AVX-512 kernels of expm1 and log1p, which are in ELU and
-    # softplus, take five times as long as its AVX2 kernels.
+    # On AMD's processors the AVX-512 kernels of PyTorch 2.14 for expm1 and log1p, which are in ELU
+    # and softplus, take five times as long as its AVX2 kernels. Those of 2.15 are as fast.
     try:
         processor = Path("/proc/cpuinfo").read_text()
     except OSError:  # not Linux: nothing is known

@@ -33,10 +33,6 @@ class DivergenceError(UserError):
     """The loss, a bound or the parameters are no longer finite."""
 
 
-class PeerError(UserError):
-    """Another process of the same torchrun has ended."""
-
-
 class ExplorerError(UserError):
     """A model cannot be put into the page that explores it."""
 
@@ -55,9 +51,12 @@ def explain(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, ModuleNotFoundError):
         return f"{error.name} is not installed: pip install -r requirements.txt"
-    # PyTorch has three kinds of errors for memory that has run out; they share a word.
-    if isinstance(error, MemoryError) or "allocate" in str(error):
+    # Memory that has run out raises many types of errors; their messages share words.
+    memory = any(words in str(error) for words in ("allocate", "failed to map"))
+    if isinstance(error, MemoryError) or (memory and isinstance(error, RuntimeError | ImportError)):
         return "there is not enough memory free; end other programs, or choose a smaller --z"
+    if isinstance(error, ImportError):
+        return f"{error}; to install it anew: pip install --force-reinstall -r requirements.txt"
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else str(error)
     return None

@@ -18,17 +18,15 @@ def choose_device(name: str) -> torch.device:
     if torch.accelerator.is_available():
         kind = torch.accelerator.current_accelerator().type
         devices = [kind, *(f"{kind}:{i}" for i in range(torch.accelerator.device_count())), "cpu"]
-    known = ", ".join(devices)
-    if name != "auto" and name not in devices:
-        raise DeviceError(f"argument --device: this machine has no device {name!r}, only {known}")
-    device = torch.device(devices[0] if name == "auto" else name)
+    if name == "auto":
+        name = devices[0]
     _, size, local_rank = launched()
-    if device.type == "cpu" or device.index is not None or size == 1:
-        return device
-    if f"{device.type}:{local_rank}" not in devices:
-        raise DeviceError(f"there is no device for each process of torchrun, only {known}")
-    torch.accelerator.set_device_index(local_rank)
-    return torch.device(device.type, local_rank)
+    if size > 1 and name == devices[0] != "cpu":  # a GPU for each process of torchrun
+        name = f"{name}:{local_rank}"
+    if name not in devices:
+        known = ", ".join(devices)
+        raise DeviceError(f"argument --device: this machine has no device {name!r}, only {known}")
+    return torch.device(name)
 
 
 def prepare_processor(threads: int | None = None) -> None:

@@ -7,8 +7,7 @@ import signal
 import statistics
 import sys
 from argparse import Namespace
-from collections.abc import Callable
-from contextlib import redirect_stdout, suppress
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -39,10 +38,10 @@ class Outcome(NamedTuple):
 def replicate(runs: list[Settings], args: Namespace, device: torch.device, team: Team) -> int:
     """Train or load runs that differ in their number, and save and print the table of their bounds.
 
-    A run that fails stops no other.
+    A run that fails stops no other. The processes of a team share the runs.
 
     Returns:
-        how many runs failed.
+        how many runs failed, in the first process of the team.
 
     Raises:
         Interrupted: a signal came; every process has saved and ended.
@@ -51,10 +50,9 @@ def replicate(runs: list[Settings], args: Namespace, device: torch.device, team:
     used = any(checkpoint.is_used(checkpoint.run_folder(settings)) for settings in runs)
     if used and args.train and not args.resume:
         print("Earlier runs are now NAME.1, ...; --resume 1 would have gone on", file=sys.stderr)
-    if team.size > 1:
-        outcomes = team.gather(_one_by_one(runs[team.rank :: team.size], args, device))
-    else:
-        outcomes = _side_by_side(runs, args, device)
+    threads = torch.get_num_threads()
+    jobs = args.jobs or (threads if device.type == "cpu" and team.size == 1 else 1)
+    outcomes = team.gather(_side_by_side(runs[team.rank :: team.size], args, device, jobs))
     if not team.first:
         return 0
     table = make_table(runs, outcomes)
@@ -66,30 +64,16 @@ def replicate(runs: list[Settings], args: Namespace, device: torch.device, team:
     return sum(isinstance(outcome, str) for outcome in outcomes.values())
 
 
-def _one_by_one(
-    runs: list[Settings], args: Namespace, device: torch.device
-) -> dict[int, Outcome | str]:
-    """The outcomes of runs in this process, one after the other."""
-    outcomes = {}
-    for settings in runs:
-        with (
-            redirect_stdout(sys.stderr),
-            Bar(settings.run, settings.iter_max, leave=False) as bar,
-        ):
-            outcomes[settings.run] = _outcome(settings, args, device, bar.show)
-    return outcomes
-
-
 def _side_by_side(
-    runs: list[Settings], args: Namespace, device: torch.device
+    runs: list[Settings], args: Namespace, device: torch.device, jobs: int
 ) -> dict[int, Outcome | str]:
-    """The outcomes of runs that have a process each.
+    """The outcomes of runs that have a process each, at most `jobs` of them at a time.
 
-    It tells this one through a pipe how far it is and how it ended; this one owns the terminal.
+    It tells this one through a pipe how far it is and how it ended. This one alone owns the
+    terminal and the table.
     """
-    threads = torch.get_num_threads()
-    jobs = min(args.jobs or (threads if device.type == "cpu" else 1), len(runs))
-    share = max(1, threads // jobs)
+    jobs = max(1, min(jobs, len(runs)))
+    share = max(1, torch.get_num_threads() // jobs)
     waiting = runs[::-1]
     active: dict[Connection, tuple[int, BaseProcess, Bar]] = {}
     outcomes: dict[int, Outcome | str] = {}
@@ -214,21 +198,8 @@ def _work(
         except OSError:  # it has gone: do as if it had passed on a signal
             signal.raise_signal(signal.SIGTERM)
 
-    prepare_processor(threads)
     try:
-        pipe.send({"outcome": _outcome(settings, args, device, show)})
-    except Interrupted as stop:
-        sys.exit(stop.status)
-
-
-def _outcome(
-    settings: Settings,
-    args: Namespace,
-    device: torch.device,
-    show: Callable[[int, float], None],
-) -> Outcome | str:
-    """Train or load a run, and say how it ended or why it failed."""
-    try:
+        prepare_processor(threads)
         images = data.load(settings.dataset, Path(args.data_dir))
         folder = checkpoint.run_folder(settings)
         if args.train:
@@ -242,8 +213,9 @@ def _outcome(
         if args.explorer:
             explorer.write(model, images, settings.title, folder / "explorer.html")
         seconds = checkpoint.training_seconds(folder, settings.iter_max)
-        return Outcome([*subset, everything.nelbo], seconds)
-    except Interrupted:
-        raise
+        outcome = Outcome([*subset, everything.nelbo], seconds)
+    except Interrupted as stop:
+        sys.exit(stop.status)
     except Exception as error:
-        return f"failed: {explain(error) or repr(error)}"
+        outcome = f"failed: {explain(error) or repr(error)}"
+    pipe.send({"outcome": outcome})

@@ -174,11 +174,10 @@ def train(
             model_due = _model_due(training, iter_save)
             if model_due or training.step in TEST_AFTER:
                 _measure(training, images, folder)
-            # Read once: a later signal must not end the loop unsaved.
-            stopping, time_to_save = team.agree(bool(caught), team.first and state_due())
-            save_due = model_due or stopping or time_to_save
+            stopping = team.any(bool(caught))  # once: a later signal must not end the loop unsaved
+            save_due = model_due or stopping or state_due()
             # Reading the loss waits for the device, so this is done a few times each second only.
-            if save_due or (team.first and show_due()):
+            if save_due or show_due():
                 show(training.step, _check_finite(loss.item(), training, folder))
             if save_due:
                 training.seconds = time.monotonic() - began
