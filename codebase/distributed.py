@@ -130,7 +130,7 @@ def _new_store(rank: int) -> dist.Store:
     while True:
         with suppress(dist.DistError):  # nobody serves at the port that an earlier start announced
             port = int(launcher.get("port"))
-            return dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=5))
+            return dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=1))
 
 
 class _SharedLoss(nn.Module):

@@ -11,10 +11,18 @@ import pytest
 import torch
 from conftest import wait_for
 
+from codebase.distributed import Team
+from codebase.errors import DataError
+from codebase.settings import Settings
+from codebase.train import train
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="Gloo and /proc of Linux"),
 ]
+# What torchrun tells the only process of one.
+ONE_PROCESS = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+ONE_PROCESS |= {"RANK": "0", "LOCAL_RANK": "0"}
 NAME = "model=vae_nn=tiny_z=03_batch_size=200_dataset=synthetic_run=0000"
 FAILING = """
 import os
@@ -69,15 +77,17 @@ def workers(launcher) -> list[int]:
     return [int(number) for number in children]
 
 
-def test_the_number_of_processes_changes_nothing_but_rounding(launch, run_vae, small, tmp_path):
+def test_the_number_of_processes_changes_nothing_but_rounding(
+    launch, run_vae, small, tmp_path, monkeypatch
+):
     output = finish(launch("two", 2, "--iter_max", 10))
     assert output.count("NELBO: ") == 2  # of one process
-    for folder, processes in [("one", 1), ("alone", None)]:
-        if processes:
-            finish(launch(folder, processes, "--iter_max", 10))
-        else:
-            (tmp_path / folder).mkdir()
-            os.chdir(tmp_path / folder)
+    for folder, environment in [("alone", {}), ("one", ONE_PROCESS)]:
+        (tmp_path / folder).mkdir()
+        os.chdir(tmp_path / folder)
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
             assert run_vae(*small, "--batch_size", 200, "--iter_max", 10).returncode == 0
     assert model(tmp_path / "one", 10).read_bytes() == model(tmp_path / "alone", 10).read_bytes()
     assert_close(model(tmp_path / "two", 10), model(tmp_path / "one", 10))
@@ -143,8 +153,11 @@ def test_a_process_that_fails_ends_the_others(launch, script, tmp_path):
     assert 'run_vae.py", line' not in errors  # no traceback of ours
 
 
-def test_what_cannot_be_shared_is_said(launch):
-    process = launch("two", 2, "--batch_size", 201)
-    assert "2 processes cannot share --batch_size 201\n" in process.communicate()[1]
-    process = launch("two", 2, "--runs", 4, "--jobs", 2)
-    assert "argument --jobs: torchrun decides how many runs" in process.communicate()[1]
+def test_what_cannot_be_shared_is_said(synthetic_images, run_vae, monkeypatch):
+    with pytest.raises(DataError, match="2 processes cannot share --batch_size 201"):
+        train(Settings(batch_size=201), synthetic_images, torch.device("cpu"), team=Team(0, 2))
+    for name, value in (ONE_PROCESS | {"WORLD_SIZE": "2"}).items():
+        monkeypatch.setenv(name, value)
+    finished = run_vae("--runs", 4, "--jobs", 2)
+    assert finished.returncode == 2
+    assert "argument --jobs: torchrun decides how many runs" in finished.stderr
