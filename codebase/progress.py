@@ -51,6 +51,7 @@ class Bar(tqdm):
 
     def close(self) -> None:
         """Leave the bar or wipe it out, and the cursor at the start of a line."""
+        closed = self.disable
         super().close()
-        if not self.leave:  # below other bars, tqdm wipes and goes up only
+        if not self.leave and not closed:  # below other bars, tqdm wipes and goes up only
             self.fp.write("\r")

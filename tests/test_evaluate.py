@@ -186,3 +186,10 @@ def test_only_mnist_has_the_images_that_the_assignment_chose(images):
     model = VAE(z_dim=2)
     first = next(iter(evaluate.measure(model, images._replace(name="mnist"))))
     assert first == "the assignment's 100 test images"
+    for other in ("fashion", "synthetic"):
+        first = next(iter(evaluate.measure(model, images._replace(name=other))))
+        assert first == "100 test images"
+
+
+def test_all_test_images_are_binarized_once(images):
+    assert evaluate.all_images(images) is evaluate.all_images(images)

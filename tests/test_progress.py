@@ -79,6 +79,8 @@ def test_a_bar_that_does_not_stay_is_cleared(clock, capsys):
     with Bar(0, 10, leave=False) as bar:
         bar.show(5, 100.0)
     drawn = capsys.readouterr().err
+    bar.close()  # as tqdm does when it forgets the bar
+    assert capsys.readouterr().err == ""
     assert "5/10" in drawn
     assert drawn.split("\r")[-1].strip() == ""
     assert "\n" not in drawn

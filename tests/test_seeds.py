@@ -71,6 +71,15 @@ def test_a_global_state_that_was_kept_gives_the_same_draws_again():
     assert torch.equal(torch.randn(5), first)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
+def test_the_state_of_a_gpu_is_not_that_of_the_cpu():
+    gpu = torch.device("cuda")
+    with pytest.raises((RuntimeError, AssertionError)):
+        get_global_state(gpu)
+    with pytest.raises((RuntimeError, AssertionError)), seeded(3, gpu):
+        pass
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
 def test_randomness_on_a_gpu_is_seeded_and_kept_likewise():
     gpu = torch.device("cuda")

@@ -40,6 +40,7 @@ def test_the_defaults_are_the_assignments():
         ({"dataset": "synthetic"}, "model=vae_z=10_dataset=synthetic_run=0000"),
         ({"nn": "v2", "batch_size": 500}, "model=vae_nn=v2_z=10_batch_size=500_run=0000"),
         ({"iter_max": 8000}, "model=vae_z=10_run=0000"),
+        ({"lr": float("0.001")}, "model=vae_z=10_run=0000"),
     ],
 )
 def test_what_is_not_the_assignments_is_in_the_name(changed, name):
