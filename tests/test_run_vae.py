@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,10 @@ def test_help_shows_every_default(run_vae):
         assert f"(default: {default})" in words
     for option in OPTIONS:
         assert f"--{option} " in words
+
+
+def test_checkpoints_are_as_far_apart_from_python_as_on_the_command_line():
+    assert parse_arguments([]).iter_save == signature(train).parameters["iter_save"].default
 
 
 @pytest.mark.parametrize(

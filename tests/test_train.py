@@ -521,7 +521,7 @@ def test_signals_are_collected_and_the_usual_handlers_are_back(images, stray):
     usual = [signal.getsignal(number) for number in ENDING]
 
     def show(step, loss):
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.raise_signal(number)
 
     with pytest.raises(Interrupted) as stop:
@@ -531,6 +531,14 @@ def test_signals_are_collected_and_the_usual_handlers_are_back(images, stray):
     assert [signal.getsignal(number) for number in ENDING] == usual
     train(TINY, images, CPU, resume=True)
     assert [signal.getsignal(number) for number in ENDING] == usual
+
+
+def test_a_signal_during_the_last_save_is_an_interruption_too(images):
+    with pytest.raises(Interrupted) as stop:
+        train(TINY, images, CPU, show=lambda *_: signal.raise_signal(signal.SIGHUP))
+    assert stop.value.status == 128 + signal.SIGHUP
+    assert "interrupted at step 30;" in str(stop.value)
+    assert checkpoint.saved_steps(FOLDER) == [30]
 
 
 @pytest.mark.parametrize("number", ENDING)
@@ -548,13 +556,14 @@ def test_a_constant_run_may_be_made_longer(images):
     assert same_parameters(longer, train(TINY, images, CPU))
 
 
-def test_a_run_that_ends_where_it_was_interrupted_is_complete(images, interrupted):
-    interrupted(TINY, after=12)
-    settings = TINY._replace(iter_max=12)
-    model = train(settings, images, CPU, resume=True)
+@pytest.mark.parametrize("after", [12, 300])
+def test_a_run_that_ends_where_it_was_interrupted_is_complete(images, interrupted, after):
+    settings = TINY._replace(iter_max=after)
+    interrupted(settings._replace(iter_max=1000), after, iter_save=200)
+    model = train(settings, images, CPU, iter_save=200, resume=True)
     assert same_parameters(load_trained(settings, CPU), model)
     resumed = results_in(FOLDER)
-    train(settings, images, CPU)
+    train(settings, images, CPU, iter_save=200)
     assert results_in(FOLDER) == resumed
 
 
