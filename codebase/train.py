@@ -235,10 +235,11 @@ def _resume(training: Training, images: Images, folder: Path, iter_save: int) ->
         raise CheckpointError(f"{path} is no training state; {anew}") from error
     word = "Already" if training.step >= iter_max else "Resuming"
     tqdm.write(f"{word} at step {training.step}")
+    model = checkpoint.model_path(folder, training.step)
     if training.step > iter_max and team.first:
         checkpoint.load_model(training.model, checkpoint.model_path(folder, iter_max))
-    elif _model_due(training, iter_save):
-        # The model may be missing: a kill came after the state was saved, or iter_max was another.
+    elif _model_due(training, iter_save) and not model.exists():
+        # A kill came after the state was saved, or iter_max was another.
         if not any(row[0] == training.step and row[1] != "train" for row in training.metrics):
             _measure(training, images, folder)
         _save(training, folder, model_due=True)

@@ -109,6 +109,7 @@ def test_a_longer_run_goes_on_from_a_shorter_one(run_vae, small):
     longer = run_vae(*small, "--resume", 1)
     assert longer.returncode == 0, longer.stderr
     assert "Resuming at step 10\n" in longer.stdout
+    assert "model-00010.pt" not in longer.stdout  # it was there
     anew = run_vae(*small)
     assert f"The earlier run is now checkpoints/{NAME}.1; --resume 1 would" in anew.stdout
     models = [Path("checkpoints", name, "model-00030.pt") for name in (NAME, f"{NAME}.1")]
