@@ -1,4 +1,4 @@
-"""Randomness: one source a purpose, all of them from the run's number."""
+"""Randomness: one source for each purpose, all of them from the run's number."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

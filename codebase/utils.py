@@ -53,7 +53,7 @@ def kl_normal(qm: Tensor, qv: Tensor, pm: Tensor, pv: Tensor) -> Tensor:
         pm, pv: mean and variance of p, broadcastable to (..., dim), variance positive.
 
     Returns:
-        (...) one divergence a sample.
+        (...) one divergence per sample.
 
     Source: Kingma and Welling 2014, appendix B, for a general p.
     """
@@ -68,7 +68,7 @@ def log_normal(x: Tensor, m: Tensor, v: Tensor) -> Tensor:
         m, v: mean and variance, broadcastable with x, variance positive.
 
     Returns:
-        (...) one log density a sample.
+        (...) one log density per sample.
 
     Source: Bishop 2006, equation 2.43, for a diagonal covariance.
     """
@@ -83,7 +83,7 @@ def log_bernoulli_with_logits(x: Tensor, logits: Tensor) -> Tensor:
         logits: log-odds of a 1, broadcastable with x.
 
     Returns:
-        (...) one log probability a sample.
+        (...) one log probability per sample.
 
     Source: x log p + (1 - x) log(1 - p) with p = sigmoid(logits), written without p, which rounds
     to 0 or 1 for large logits.

@@ -31,6 +31,7 @@ TINY = Settings(nn="tiny", z=2, batch_size=10, dataset="synthetic", iter_max=30)
 FOLDER = checkpoint.run_folder(TINY)
 STATE = checkpoint.state_path(FOLDER)
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+pytestmark = pytest.mark.usefixtures("stray")  # whatever signals the shell ignores
 
 
 @pytest.fixture(autouse=True)
@@ -38,16 +39,6 @@ def own_place(tmp_path, monkeypatch):
     """An empty folder to train in, and small networks."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(nns, "__path__", [*nns.__path__, NETWORKS])
-
-
-@pytest.fixture(autouse=True)
-def stray():
-    """The signals that no training collects, whatever the shell ignores."""
-    received = []
-    before = {n: signal.signal(n, lambda n, _: received.append(n)) for n in ENDING}
-    yield received
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")

@@ -51,7 +51,7 @@ class VAE(nn.Module):
         return self.z_prior_m, self.z_prior_v
 
     def negative_elbo_bound(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Negative evidence lower bound on log p(x), with one latent sample an image.
+        """Negative evidence lower bound on log p(x), with one latent sample per image.
 
         Args:
             x: (batch, 784) pixels, 0 or 1.
@@ -73,7 +73,7 @@ class VAE(nn.Module):
 
         Args:
             x: (batch, 784) pixels, 0 or 1.
-            iw: number of latent samples an image, at least 1.
+            iw: number of latent samples per image, at least 1.
 
         Returns:
             niwae, kl, rec: scalars in nats per image; kl and rec as in `negative_elbo_bound`, rec
