@@ -385,3 +385,13 @@ def test_bounds_do_not_wait_for_the_gpu():
         model.loss(x)[0].backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_backward_pass_of_the_iwae_bound_draws_no_noise(monkeypatch):
+    """It decodes the samples again, and others would be another bound's."""
+    draw, draws = torch.randn_like, []
+    monkeypatch.setattr(torch, "randn_like", lambda x: draws.append(x) or draw(x))
+    niwae, _, _ = VAE(z_dim=2).negative_iwae_bound(torch.rand(10, 784).round(), 250)
+    assert len(draws) == 3
+    niwae.backward()
+    assert len(draws) == 3

@@ -93,14 +93,15 @@ class VAE(nn.Module):
         if torch.is_grad_enabled():
             # Decode each chunk again in the backward pass instead of keeping its activations.
             weigh = partial(checkpoint, weigh, use_reentrant=False)
-        parts = [weigh(x, m, v, samples) for samples in chunks]
+        # The samples are drawn here, since what is computed again must not draw others.
+        draws = (sample_gaussian(m.expand(samples, *m.shape), v) for samples in chunks)
+        parts = [weigh(x, m, v, z) for z in draws]
         log_w, log_px = (torch.cat(part) for part in zip(*parts, strict=True))
         return -log_mean_exp(log_w, 0).mean(), kl_normal(m, v, *self.z_prior).mean(), -log_px.mean()
 
-    def _log_weights(self, x: Tensor, m: Tensor, v: Tensor, samples: int) -> tuple[Tensor, Tensor]:
-        """log p(x, z) - log q(z | x) and log p(x | z) of fresh z, each (samples, batch)."""
-        z = sample_gaussian(m.expand(samples, *m.shape), v)
-        logits = self.dec.decode(z.flatten(0, 1)).unflatten(0, (samples, len(x)))
+    def _log_weights(self, x: Tensor, m: Tensor, v: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """log p(x, z) - log q(z | x) and log p(x | z), each (samples, batch), for such z."""
+        logits = self.dec.decode(z.flatten(0, 1)).unflatten(0, z.shape[:2])
         log_px = log_bernoulli_with_logits(x, logits)
         return log_px + log_normal(z, *self.z_prior) - log_normal(z, m, v), log_px
 
