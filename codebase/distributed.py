@@ -22,7 +22,9 @@ T = TypeVar("T")
 class Team:
     """The processes that work together, of which this is number `rank` of `size`.
 
-    Without torchrun there is one, and the methods return what they are given.
+    Without torchrun there is one, and the methods return what they are given. What several compute
+    together is what one would, up to rounding, if all noise of the loss is `sample_gaussian` of
+    (batch, z): dropout or a batch norm differs from process to process.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0):
@@ -84,53 +86,56 @@ ALONE = Team()
 def assembled(device: torch.device) -> Iterator[Team]:
     """The processes that torchrun has started, connected; one without torchrun.
 
-    All but the first print nothing inside the block; what they raise is still reported.
+    All but the first print nothing inside the block.
 
     Raises:
         UserError: another process has ended, or processes cannot share work on such devices.
     """
-    rank, size, local_rank = launched()
-    if size == 1:
-        yield ALONE
+    team = Team(*launched())
+    if team.size == 1:
+        yield team
         return
-    backend = "gloo"
-    if device.type != "cpu":
-        try:
-            backend = f"cpu:gloo,{device.type}:{dist.get_default_backend_for_device(device)}"
-        except ValueError:
-            raise UserError(f"torchrun cannot share work on {device}; use --device cpu") from None
-        torch.get_device_module(device).set_device(device)
-    # The limit on waiting is for a table of runs: a process may wait until the others are done.
-    limit, store = timedelta(weeks=10), _new_store(rank)
-    store.set_timeout(limit)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"torchrun cannot share work on {device}; use --device cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     try:
-        with only_errors() if rank else nullcontext():
-            yield Team(rank, size, local_rank)
-    except RuntimeError as error:  # of a connection that is lost
-        if "gloo" in str(error) or isinstance(error, dist.DistError):
-            raise UserError("ended, because another process has ended") from error
+        _connect(team, "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl")
+        with nullcontext() if team.first else only_errors():
+            yield team
+    except RuntimeError as error:
+        lost = dist.DistNetworkError | dist.DistStoreError
+        if "gloo" in str(error) or isinstance(error, lost):
+            advice = "its own message says why; with --resume 1 the run goes on"
+            raise UserError(f"ended, because another process has ended; {advice}") from error
+        if isinstance(error, dist.DistError):
+            raise UserError(str(error).splitlines()[0]) from error
         raise
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
-def _new_store(rank: int) -> dist.Store:
-    """The store through which the processes of this start find each other.
+def _connect(team: Team, backend: str) -> None:
+    """Have the processes of this start find each other.
 
-    That of torchrun still has the addresses of processes that ended before a restart. The first
-    process therefore serves a new one, whose port it announces there.
+    The store of torchrun still has the addresses of processes that ended before a restart. The
+    first process therefore serves a new one, whose port it announces there until all have met.
     """
-    launcher = next(dist.rendezvous("env://"))[0]
-    host = os.environ["MASTER_ADDR"]
-    if rank == 0:
+    launcher, rank, size = next(dist.rendezvous("env://"))
+    host, store = os.environ["MASTER_ADDR"], None
+    if team.first:
         store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False)
         launcher.set("port", str(store.port))
-        return store
-    while True:
-        with suppress(dist.DistError):  # nobody serves at the port that an earlier start announced
-            port = int(launcher.get("port"))
-            return dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=1))
+    while store is None:
+        port = int(launcher.get("port"))
+        with suppress(dist.DistError):  # an earlier start announced the port, and nobody serves it
+            store = dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=5))
+    # A process that has finished its runs waits for the others for as long as they take.
+    limit = timedelta(weeks=10)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
+    if team.first:
+        launcher.delete_key("port")
 
 
 class _SharedLoss(nn.Module):

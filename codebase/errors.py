@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """Anything that the command line reports as a sentence instead of a traceback."""
+    """Anything that the command line answers with a sentence instead of a traceback."""
 
     status = 1  # with which the program exits
 

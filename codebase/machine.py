@@ -38,7 +38,10 @@ def prepare_processor(threads: int | None = None) -> None:
     # Adam's averages of gradients that have become zero fade into denormal numbers, with which the
     # processor is many times slower. Threads inherit the mode when they start, hence the order.
     torch.set_flush_denormal(True)
-    if threads is None and launched()[1] > 1:
-        threads = max(1, os.cpu_count() // int(os.environ["LOCAL_WORLD_SIZE"]))
+    if threads is None and launched()[1] > 1 and os.environ.get("OMP_NUM_THREADS") == "1":
+        # That is what torchrun sets for each process, where the user has set nothing.
+        known = hasattr(os, "sched_getaffinity")
+        cores = len(os.sched_getaffinity(0)) if known else os.cpu_count()
+        threads = max(1, cores // int(os.environ["LOCAL_WORLD_SIZE"]))
     if threads is not None:
         torch.set_num_threads(threads)

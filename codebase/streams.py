@@ -39,7 +39,7 @@ def discard(stream: TextIO) -> None:
 
 @contextmanager
 def only_errors() -> Iterator[None]:
-    """Print nothing inside the block; what it raises is still reported."""
+    """Print nothing inside the block; what it raises goes on."""
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         yield
 

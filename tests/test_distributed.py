@@ -149,12 +149,12 @@ def test_a_process_that_fails_ends_the_others(launch, script, tmp_path):
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "run_vae.py, process 1: somewhere: No space left on device\n" in errors
-    assert "run_vae.py, process 0: ended, because another process has ended\n" in errors
+    assert "run_vae.py, process 0: ended, because another process has ended; its own" in errors
     assert 'run_vae.py", line' not in errors  # no traceback of ours
 
 
 def test_what_cannot_be_shared_is_said(synthetic_images, run_vae, monkeypatch):
-    with pytest.raises(DataError, match="2 processes cannot share --batch_size 201"):
+    with pytest.raises(DataError, match="2 processes cannot share --batch_size 201 evenly; choose"):
         train(Settings(batch_size=201), synthetic_images, torch.device("cpu"), team=Team(0, 2))
     for name, value in (ONE_PROCESS | {"WORLD_SIZE": "2"}).items():
         monkeypatch.setenv(name, value)
