@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from pprint import pprint
 
@@ -15,7 +15,7 @@ from codebase.environment import launched
 from codebase.errors import Interrupted, explain
 from codebase.models import nns
 from codebase.settings import SCHEDULES, Settings
-from codebase.streams import discard, prepare_streams
+from codebase.streams import discard, only_errors, prepare_streams
 
 # What is slow to import is imported where it is used, so that --help and bad input answer at once.
 
@@ -151,6 +151,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.jobs and launched()[1] > 1:
         parser.error("argument --jobs: torchrun decides how many runs there are at a time")
+    if args.runs > 1 and "figure" in args:
+        parser.error("argument --figure: of several runs, --figures 1 writes all pictures")
     return args
 
 
@@ -207,9 +209,8 @@ def run(args: argparse.Namespace) -> int:
             visualize.visualize_samples(model, save_path=path, title=settings.title)
         print(f"Visualization saved at {path}")
     if args.figures:
-        with seeded(evaluate.SEED, device):
-            for path in visualize.write_all(model, images, settings):
-                print(f"Visualization saved at {path}")
+        for path in visualize.write_all(model, images, settings):
+            print(f"Visualization saved at {path}")
     if args.explorer:
         path = folder / "explorer.html"
         explorer.write(model, images, settings.title, path)
@@ -230,7 +231,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; return 0, 2 for a wrong argument, 128 + a signal, or 1 for the rest."""
     rank, size, _ = launched()
     try:
-        args = parse_arguments(argv)
+        with only_errors() if rank else nullcontext():
+            args = parse_arguments(argv)
         status = run(args)
         sys.stdout.flush()  # so that an output that is full or closed is noticed here
         return status

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from tqdm import tqdm
 
 from codebase import checkpoint, data, evaluate, explorer, visualize
 from codebase.distributed import Team
@@ -69,8 +70,8 @@ def _side_by_side(
 ) -> dict[int, Outcome | str]:
     """The outcomes of runs that have a process each, at most `jobs` of them at a time.
 
-    It tells this one through a pipe how far it is and how it ended. This one alone owns the
-    terminal and the table.
+    Each tells this one, the parent, through a pipe how far it is and how it ended. The parent alone
+    owns the terminal and the table.
     """
     jobs = max(1, min(jobs, len(runs)))
     share = max(1, torch.get_num_threads() // jobs)
@@ -99,6 +100,8 @@ def _side_by_side(
                         continue
                     if "outcome" in message:
                         outcomes[run] = message["outcome"]
+                    elif "trouble" in message:
+                        tqdm.write(f"run {run}: {message['trouble']}", file=sys.stderr)
                     else:
                         bar.show(**message)
         finally:
@@ -208,14 +211,17 @@ def _work(
         else:
             model = load_trained(settings, device)
         subset, everything = evaluate.measure(model, images).values()
+        seconds = checkpoint.training_seconds(folder, settings.iter_max)
+        pipe.send({"outcome": Outcome([*subset, everything.nelbo], seconds)})
+    except Interrupted as stop:
+        sys.exit(stop.status)
+    except Exception as error:
+        pipe.send({"outcome": f"failed: {explain(error) or repr(error)}"})
+        return
+    try:  # what fails from here on costs no bounds
         if args.figures:
             visualize.write_all(model, images, settings)
         if args.explorer:
             explorer.write(model, images, settings.title, folder / "explorer.html")
-        seconds = checkpoint.training_seconds(folder, settings.iter_max)
-        outcome = Outcome([*subset, everything.nelbo], seconds)
-    except Interrupted as stop:
-        sys.exit(stop.status)
     except Exception as error:
-        outcome = f"failed: {explain(error) or repr(error)}"
-    pipe.send({"outcome": outcome})
+        pipe.send({"trouble": explain(error) or repr(error)})

@@ -18,9 +18,10 @@ from codebase.drawing import (
     show_grid,
     tick_columns,
 )
-from codebase.evaluate import subset_images
+from codebase.evaluate import SEED, subset_images
 from codebase.latent import latent_space
 from codebase.models.vae import VAE
+from codebase.seeds import seeded
 from codebase.settings import Settings
 
 if TYPE_CHECKING:  # slow to import
@@ -138,6 +139,11 @@ def write_all(model: VAE, images: Images, settings: Settings) -> list[Path]:
         CheckpointError, DataError: an earlier model or a metrics.csv is damaged.
         OSError: a file cannot be written.
     """
+    with seeded(SEED, model.z_prior_m.device):
+        return _write_all(model, images, settings)
+
+
+def _write_all(model: VAE, images: Images, settings: Settings) -> list[Path]:
     folder, title, paths = checkpoint.run_folder(settings), settings.title, []
 
     def new(name: str) -> Path:

@@ -40,7 +40,7 @@ def failure(finished, status):
 
 
 @pytest.mark.slow
-def test_a_run_trains_reports_and_repeats_its_report(run_vae, small, synthetic_images, tmp_path):
+def test_a_run_trains_and_a_loaded_one_prints_the_same(run_vae, small, synthetic_images, tmp_path):
     trained = run_vae(*small, "--iter_save", 20, "--figures", 1)
     assert trained.returncode == 0, trained.stderr
     folder = Path("checkpoints", NAME)
@@ -182,6 +182,7 @@ def test_checkpoints_are_as_far_apart_from_python_as_on_the_command_line():
         (["--lr_schedule", "cosine"], "--lr_schedule: invalid choice"),
         (["--runs", "0"], "--runs: must be a whole number from 1"),
         (["--resume", "2"], "--resume: must be a whole number from 0 to 1"),
+        (["--runs", "2", "--figure", "my.png"], "--figure: of several runs, --figures 1"),
         (["--iter"], "unrecognized arguments: --iter"),
     ],
 )
