@@ -19,6 +19,7 @@ from codebase.files import write_atomically
 from codebase.settings import Settings
 
 CHECKPOINTS = Path("checkpoints")
+METRICS = ("step", "images", "NELBO", "KL", "REC")  # the columns of metrics.csv
 
 
 def run_folder(settings: Settings) -> Path:

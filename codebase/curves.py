@@ -18,7 +18,6 @@ if TYPE_CHECKING:  # slow to import
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMNS = ("step", "images", "NELBO", "KL", "REC")  # of metrics.csv
 PANELS = ("NELBO", "KL(q(z | x) || p(z))", "REC, -log p(x | z)")
 # What metrics.csv calls the images that the bounds are of, and how they are drawn.
 TRAIN = {"label": "training, mean of 100 steps", "color": "0.6", "linewidth": 1}
@@ -35,7 +34,7 @@ def read_metrics(path: str | Path) -> list[tuple]:
     """
     try:
         with open(path, newline="") as file:
-            rows = [[row[name] for name in COLUMNS] for row in csv.DictReader(file)]
+            rows = [[row[name] for name in checkpoint.METRICS] for row in csv.DictReader(file)]
         return [(int(step), images, *map(float, bounds)) for step, images, *bounds in rows]
     except (csv.Error, KeyError, TypeError, ValueError):
         raise DataError(f"{path} is damaged; delete it to go without a learning curve") from None

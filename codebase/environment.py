@@ -1,4 +1,4 @@
-"""What the environment says, and how PyTorch shall compute, as it decides when it is imported."""
+"""What the environment says, and what PyTorch reads from it when it is imported."""
 
 import os
 from pathlib import Path
@@ -14,11 +14,11 @@ def launched() -> tuple[int, int, int]:
 def prepare_environment() -> None:
     """Choose what is fast on this processor, quiet or busy, where the user has chosen nothing.
 
-    PyTorch reads it when it is imported, so it has to be called before.
+    PyTorch reads these variables when it is imported: call this before.
     """
     # A training step has about sixty barriers. At each of them GNU's OpenMP, which PyTorch brings
-    # on Linux, spins 300,000 times before it lets another program run; if that one holds a core,
-    # the step takes a hundred times as long. With 1,000 spins a quiet machine is slower.
+    # on Linux, spins 300,000 times before it lets another program run; while one holds a core, a
+    # step takes up to a hundred times as long. With 1,000 spins a quiet machine is slower.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     # On AMD's processors the AVX-512 kernels of PyTorch 2.14 for expm1 and log1p, which are in ELU

@@ -81,7 +81,7 @@ def _draw(strokes: list[list[tuple[float, float]]], n: int, generator: torch.Gen
 
 
 def _smooth(controls: Tensor, pieces: int = 3) -> Tensor:
-    """Points of the Catmull-Rom curve through controls (n, k, 2), with `pieces` an interval."""
+    """Points of the Catmull-Rom curve through controls (n, k, 2), with `pieces` per interval."""
     before = torch.cat([controls[:, :1], controls[:, :-2]], 1).unsqueeze(2)
     after = torch.cat([controls[:, 2:], controls[:, -1:]], 1).unsqueeze(2)
     a, b = controls[:, :-1].unsqueeze(2), controls[:, 1:].unsqueeze(2)

@@ -26,7 +26,6 @@ from codebase.signals import caught_signals
 LOG_EVERY = 100  # steps
 # Steps after which the bounds on test images are measured, beside those of the checkpoints.
 TEST_AFTER = {n * 10**e for n in (1, 2, 5) for e in range(2, 10)}
-METRICS = ("step", "images", "NELBO", "KL", "REC")  # the columns of metrics.csv
 
 
 def new_model(settings: Settings) -> VAE:
@@ -150,7 +149,8 @@ def train(
         most = f"there are {len(images.train)} images to train on"
         raise DataError(f"--batch_size {settings.batch_size} is too large: {most}")
     if settings.batch_size % team.size:
-        raise DataError(f"{team.size} processes cannot share --batch_size {settings.batch_size}")
+        unshared = f"{team.size} processes cannot share --batch_size {settings.batch_size} evenly"
+        raise DataError(f"{unshared}; choose a multiple of {team.size}")
     folder = checkpoint.run_folder(settings)
     lock = checkpoint.locked(folder) if team.first else nullcontext()
     noise = seeds.seeded(seeds.seed_for(settings.run, seeds.NOISE), device)
@@ -174,7 +174,7 @@ def train(
             model_due = _model_due(training, iter_save)
             if model_due or training.step in TEST_AFTER:
                 _measure(training, images, folder)
-            stopping = team.any(bool(caught))  # once: a later signal must not end the loop unsaved
+            stopping = team.any(bool(caught))  # asked once: a later signal is for the next step
             save_due = model_due or stopping or state_due()
             # Reading the loss waits for the device, so this is done a few times each second only.
             if save_due or show_due():
@@ -198,7 +198,7 @@ def _save(training: Training, folder: Path, model_due: bool) -> None:
     if not training.team.first:
         return
     checkpoint.save(training.state_dict(), checkpoint.state_path(folder))
-    write_table(checkpoint.metrics_path(folder), [METRICS, *training.metrics])
+    write_table(checkpoint.metrics_path(folder), [checkpoint.METRICS, *training.metrics])
     if model_due:
         path = checkpoint.model_path(folder, training.step)
         checkpoint.save_model(training.model, path)
@@ -235,10 +235,9 @@ def _resume(training: Training, images: Images, folder: Path, iter_save: int) ->
         raise CheckpointError(f"{path} is no training state; {anew}") from error
     word = "Already" if training.step >= iter_max else "Resuming"
     tqdm.write(f"{word} at step {training.step}")
-    model = checkpoint.model_path(folder, training.step)
     if training.step > iter_max and team.first:
         checkpoint.load_model(training.model, checkpoint.model_path(folder, iter_max))
-    elif _model_due(training, iter_save) and not model.exists():
+    elif _model_due(training, iter_save) and training.step not in checkpoint.saved_steps(folder):
         # A kill came after the state was saved, or iter_max was another.
         if not any(row[0] == training.step and row[1] != "train" for row in training.metrics):
             _measure(training, images, folder)
