@@ -120,6 +120,8 @@ def test_the_table_is_of_the_runs_as_they_are_alone(start, script, small, tmp_pa
         process = start(script, *options, *arguments, env=environment, **streams)
         output, errors = process.communicate()
         assert "Traceback" not in errors
+        # A page that cannot be written costs no bounds.
+        assert errors.count("cannot be put into a page") == 2 * ("--explorer" in arguments)
         jobs, share = re.search(
             r"2 runs, (\d) at a time, threads for each: (\d)\n", errors
         ).groups()
@@ -166,7 +168,9 @@ def test_the_table_is_of_the_runs_as_they_are_alone(start, script, small, tmp_pa
     path.unlink()
     reader, writer = os.pipe()
     os.close(reader)
-    status, _, jobs, share = replicate(5, "--jobs", 2, "--train", 0, stdout=writer)
+    status, _, jobs, share = replicate(
+        *(5, "--jobs", 2, "--train", 0, "--explorer", 1), stdout=writer
+    )
     os.close(writer)
     assert (status, jobs, share) == (1, 2, 2)
     for loaded, line in zip(read(path)[1:3], (first, second), strict=True):
