@@ -99,6 +99,7 @@ def equal(images, others):
     return all(map(torch.equal, images[1:], others[1:]))
 
 
+@pytest.mark.slow
 def test_mnist_is_read_as_torchvision_reads_it(mnist_dir):
     from torchvision.datasets import MNIST
 
@@ -316,6 +317,7 @@ def test_auto_falls_back_with_a_warning(archive, downloading, capsys):
     )
 
 
+@pytest.mark.slow
 def test_synthetic_digits_are_drawn_once_and_kept(tmp_path, capsys):
     """Anew where the archive is damaged."""
     path = tmp_path / "synthetic" / "digits-v1.npz"

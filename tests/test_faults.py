@@ -60,6 +60,7 @@ def is_free(folder):
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", ENDING)
 def test_a_signal_saves_and_says_how_to_go_on(run_vae, small, folder, stray, number):
     def send():
@@ -160,6 +161,7 @@ def test_a_hundred_kills_lose_nothing(tmp_path):
     assert temporary_files(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_keeps_what_was_there(run_vae, small, folder):
     """A model of 32 kB would find room beside the earlier run; a state of 110 kB does not."""
     disk, limit = folder.parent, resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -103,6 +103,7 @@ def test_every_setting_reaches_the_run(run_vae, small, synthetic_images, tmp_pat
     assert models == [checkpoint.model_path(folder, step).read_bytes() for step in (5, 10, 12)]
 
 
+@pytest.mark.slow
 def test_a_longer_run_goes_on_from_a_shorter_one(run_vae, small):
     first = run_vae(*small, "--iter_max", 10)
     assert first.returncode == 0, first.stderr
@@ -208,6 +209,7 @@ def test_any_value_is_taken_or_refused_with_a_sentence(capsys, option, value):
         assert parsed == value or 0 <= parsed < float("inf")
 
 
+@pytest.mark.slow
 def test_the_longest_name_of_a_picture_is_written(run_vae, small):
     name = "p" * 251 + ".png"  # 255, the most that file systems take
     finished = run_vae(*small, "--iter_max", 1, "--figure", name)

@@ -59,6 +59,7 @@ def test_without_jax_the_benchmark_says_so_and_times_the_rest(
     assert "| JAX" not in output
 
 
+@pytest.mark.slow
 def test_bad_input_to_the_benchmark_gets_one_sentence(training_speed, tmp_path):
     (tmp_path / "file").write_text("in the way")
     for arguments in [("--steps", 0), ("--data_dir", tmp_path / "file"), ("--device", "abacus")]:
