@@ -96,9 +96,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--iter_max", **count, help="training steps")
     add("--iter_save", **count, help="steps between checkpoints")
     add("--run", type=whole_number(0), metavar="N", help="number and seed of the run")
-    add("--train", **switch, help="1: train; 0: load the model of step iter_max")
+    add("--train", **switch, help="0: load the model of step iter_max instead of training")
     add("--resume", **switch, help="1: go on from where the run was interrupted; 0: start anew")
-    add("--nn", choices=nns.names(), help="networks")
+    add("--nn", choices=nns.names(), help="networks, a file in codebase/models/nns")
     add("--batch_size", **count, help="images in a training step")
     add("--lr", type=learning_rate, metavar="X", help="learning rate of Adam")
     add(
@@ -117,13 +117,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--runs",
         type=whole_number(1, 10_000),
         metavar="N",
-        help="train, or load, so many runs, from run on, and print their table",
+        help="number of runs, from --run on, to train or load; prints their table",
     )
     add(
         "--jobs",
         type=whole_number(0),
         metavar="N",
-        help="runs at a time; 0: one for each core of a CPU, one on a GPU",
+        help="runs at a time; 0: one for each core (or as OMP_NUM_THREADS says), one on a GPU",
     )
     add("--figures", **switch, help="1: write all pictures into the run's folder as well")
     add(
