@@ -146,6 +146,7 @@ class _SharedLoss(nn.Module):
         self.model, self.team = model, team
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of the share, and the summaries averaged over all processes, for a batch x."""
         with _WholeNoise(self.team):
             loss, summaries = self.model.loss(self.team.rows(x))
         values = torch.stack(list(summaries.values())).detach()

@@ -139,11 +139,6 @@ def write_all(model: VAE, images: Images, settings: Settings) -> list[Path]:
         CheckpointError, DataError: an earlier model or a metrics.csv is damaged.
         OSError: a file cannot be written.
     """
-    with seeded(SEED, model.z_prior_m.device):
-        return _write_all(model, images, settings)
-
-
-def _write_all(model: VAE, images: Images, settings: Settings) -> list[Path]:
     folder, title, paths = checkpoint.run_folder(settings), settings.title, []
 
     def new(name: str) -> Path:
@@ -158,7 +153,8 @@ def _write_all(model: VAE, images: Images, settings: Settings) -> list[Path]:
         progress(models, images, title, new("progress.png"))
     latent_space(model, images, title, new("latent_space.png"))
     interpolation(model, images, title, new("interpolation.png"))
-    samples_and_means(model, title, new("samples.png"))
+    with seeded(SEED, model.z_prior_m.device):  # whatever was drawn before
+        samples_and_means(model, title, new("samples.png"))
     rows = finished_runs(settings)
     if len({z for z, *_ in rows}) > 1:
         any_z = f"{settings.iter_max} steps, {settings.dataset}"

@@ -74,3 +74,31 @@ def test_threads_are_as_many_as_asked_for(processor, threads):
     assert torch.get_num_threads() == threads
     prepare_processor()
     assert torch.get_num_threads() == threads
+
+
+@pytest.fixture
+def torchrun(monkeypatch):
+    """The environment of the second of two processes that torchrun has started on this machine."""
+    told = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in (told | {"RANK": "1", "LOCAL_RANK": "1"}).items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize(("chosen", "threads"), [("1", 3), ("2", 2)])
+def test_processes_of_torchrun_share_the_cores(processor, torchrun, monkeypatch, chosen, threads):
+    """Unless the user has chosen, in whose place torchrun says 1."""
+    torch.set_num_threads(2)
+    monkeypatch.setenv("OMP_NUM_THREADS", chosen)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)
+    prepare_processor()
+    assert torch.get_num_threads() == threads
+
+
+def test_each_process_of_torchrun_has_a_gpu_of_its_own(gpus, torchrun):
+    gpus(2)
+    assert choose_device("auto") == choose_device("cuda") == torch.device("cuda:1")
+    assert choose_device("cuda:0") == torch.device("cuda:0")
+    assert choose_device("cpu") == torch.device("cpu")
+    gpus(1)
+    with pytest.raises(DeviceError, match="no device 'cuda:1', only cuda, cuda:0, cpu"):
+        choose_device("auto")

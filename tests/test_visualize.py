@@ -207,3 +207,7 @@ def test_what_a_folder_lacks_is_not_drawn(images, run):
     assert sorted(checkpoint.run_folder(settings).iterdir()) == sorted(paths)
     left_out = {"learning_curve.png", "progress.png", "bounds_against_z.png"}
     assert left_out.isdisjoint(path.name for path in paths)
+    # Drawn again, in another process for example, they are the same.
+    before = [path.read_bytes() for path in paths]
+    torch.manual_seed(1)
+    assert [path.read_bytes() for path in visualize.write_all(model, images, settings)] == before
