@@ -257,4 +257,9 @@ if __name__ == "__main__":
     # Training saves on Ctrl-C. Outside of it there is nothing to save: the program ends at once.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    sys.exit(main())
+    status = main()
+    if launched()[1] > 1:
+        # Gloo's threads outlive their group. If one of them still holds a tensor while Python ends
+        # in its usual way, the process aborts.
+        os._exit(status)
+    sys.exit(status)

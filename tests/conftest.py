@@ -5,6 +5,7 @@ import os
 # Before torch: tests run side by side, and threads of several processes would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import multiprocessing
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,14 @@ def script(tmp_path_factory) -> Path:
     shutil.copytree(ROOT / "codebase", copy / "codebase")
     shutil.copytree(NETWORKS, copy / "codebase" / "models" / "nns", dirs_exist_ok=True)
     return copy / SCRIPT.name
+
+
+@pytest.fixture(scope="session")
+def forking() -> ForkServerContext:
+    """Starts processes from one in which PyTorch is imported, so that they are there at once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch._dynamo", "pytest", "tqdm"])
+    return context
 
 
 def usual_signals() -> None:

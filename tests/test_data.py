@@ -319,19 +319,14 @@ def test_auto_falls_back_with_a_warning(archive, downloading, capsys):
 
 @pytest.mark.slow
 def test_synthetic_digits_are_drawn_once_and_kept(tmp_path, capsys):
-    """Anew where the archive is damaged."""
-    path = tmp_path / "synthetic" / "digits-v1.npz"
-    path.parent.mkdir()
-    path.write_bytes(b"rubbish")
+    folder = tmp_path / "new" / "folder"
+    path = folder / "synthetic" / "digits-v1.npz"
     state = torch.get_rng_state()
-    drawn = data.load("synthetic", tmp_path)
-    said = capsys.readouterr()
-    assert said.out == ""
-    damage, drawing = said.err.splitlines()
-    assert damage.startswith(f"{path} is damaged (")
-    assert drawing == f"Drawing the synthetic digits, which are kept in {path}"
+    drawn = data.load("synthetic", folder)
+    drawing = f"Drawing the synthetic digits, which are kept in {path}\n"
+    assert capsys.readouterr() == ("", drawing)
     assert torch.equal(torch.get_rng_state(), state)
-    kept = data.load("synthetic", tmp_path)
+    kept = data.load("synthetic", folder)
     assert capsys.readouterr() == ("", "")
     assert equal(drawn, kept)
     assert files_below(tmp_path) == ["digits-v1.npz"]
@@ -344,26 +339,33 @@ def test_synthetic_digits_are_drawn_once_and_kept(tmp_path, capsys):
     assert train_labels.bincount().tolist() == [6000] * 10
     assert test_labels.bincount().tolist() == TEST_COUNTS
     assert not torch.equal(train[train_labels == 0][:100], test[test_labels == 0][:100])
+    # Other digits need another name than digits-v1, since folders keep what was drawn earlier.
+    assert train_labels[:10].tolist() == [7, 3, 8, 9, 4, 1, 9, 1, 4, 4]
+    assert test[:3].long().sum(1).tolist() == pytest.approx([18854, 30861, 16499], abs=50)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", ["absent", "flipped", "another shape"])
-def test_synthetic_digits_are_the_same_wherever_they_are_drawn(
+@pytest.mark.parametrize("damage", ["flipped", "too short"])
+def test_damaged_synthetic_digits_are_drawn_again(
     tmp_path, synthetic_dir, synthetic_images, damage, capsys
 ):
-    path = tmp_path / "deep" / "synthetic" / "digits-v1.npz"
-    if damage != "absent":
-        path.parent.mkdir(parents=True)
+    path = tmp_path / "synthetic" / "digits-v1.npz"
+    path.parent.mkdir()
+    if damage == "flipped":
         content = bytearray((synthetic_dir / "synthetic" / path.name).read_bytes())
-        if damage == "flipped":
-            content[len(content) // 2] ^= 1
+        content[len(content) // 2] ^= 1
         path.write_bytes(content)
-    if damage == "another shape":
-        np.savez(path, **{field: np.zeros(3) for field in data.Images._fields[1:]})
-    assert equal(data.load("synthetic", tmp_path / "deep"), synthetic_images)
-    said = capsys.readouterr().err
-    assert ("damaged" in said) == (damage != "absent")
-    assert "Drawing the synthetic digits" in said
+    else:
+        short = synthetic_images._replace(test_labels=synthetic_images.test_labels[:-1])
+        np.savez(path, **{field: getattr(short, field) for field in short._fields[1:]})
+    assert equal(data.load("synthetic", tmp_path), synthetic_images)
+    said = capsys.readouterr()
+    assert said.out == ""
+    damaged, drawing = said.err.splitlines()
+    assert damaged.startswith(f"{path} is damaged (")
+    assert drawing == f"Drawing the synthetic digits, which are kept in {path}"
+    assert equal(data.load("synthetic", tmp_path), synthetic_images)
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.slow

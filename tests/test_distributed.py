@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import wait_for
+from launching import run_script
+from torch.distributed import TCPStore
 
 from codebase.distributed import Team
 from codebase.errors import DataError
@@ -54,10 +56,30 @@ def launch(start, script, small, tmp_path):
     return launch
 
 
-def finish(process):
-    output, errors = process.communicate()
-    assert process.returncode == 0, errors
-    return output
+@pytest.fixture
+def pair(forking, script, small, tmp_path):
+    """Run two processes as torchrun would, to their end, in a folder of their own."""
+
+    def pair(folder, *arguments):
+        folder = tmp_path / folder
+        folder.mkdir(exist_ok=True)
+        store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+        arguments = [str(argument) for argument in (*small, "--batch_size", 200, *arguments)]
+        processes = [
+            forking.Process(
+                target=run_script, args=(script, arguments, folder, rank, 2, store.port)
+            )
+            for rank in (0, 1)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        outputs = [(folder / f"output-{rank}").read_text() for rank in (0, 1)]
+        assert [process.exitcode for process in processes] == [0, 0], "\n".join(outputs)
+        return outputs
+
+    return pair
 
 
 def model(folder: Path, step: int) -> Path:
@@ -78,10 +100,9 @@ def workers(launcher) -> list[int]:
 
 
 def test_the_number_of_processes_changes_nothing_but_rounding(
-    launch, run_vae, small, tmp_path, monkeypatch
+    pair, run_vae, small, tmp_path, monkeypatch
 ):
-    output = finish(launch("two", 2, "--iter_max", 10))
-    assert output.count("NELBO: ") == 2  # of one process
+    assert [output.count("NELBO: ") for output in pair("two", "--iter_max", 10)] == [2, 0]
     for folder, environment in [("alone", {}), ("one", ONE_PROCESS)]:
         (tmp_path / folder).mkdir()
         os.chdir(tmp_path / folder)
@@ -95,7 +116,7 @@ def test_the_number_of_processes_changes_nothing_but_rounding(
     os.chdir(tmp_path / "two")
     more = ("--iter_max", 200, "--resume", 1)
     assert run_vae(*small, "--batch_size", 200, *more).returncode == 0
-    finish(launch("one", 2, *more))
+    pair("one", *more)
     assert_close(model(tmp_path / "two", 200), model(tmp_path / "one", 200))
     tables = []
     for folder in ("one", "two"):
@@ -106,11 +127,11 @@ def test_the_number_of_processes_changes_nothing_but_rounding(
         assert [float(x) for x in one[2:]] == pytest.approx([float(x) for x in two[2:]], rel=1e-4)
 
 
-def test_runs_are_shared_out(launch, run_vae, small):
-    output = finish(launch("two", 2, "--iter_max", 20, "--runs", 4))
+def test_runs_are_shared_out(pair, run_vae, small):
+    output = pair("two", "--iter_max", 20, "--runs", 3)[0]
     rows = [line.strip("| ").split(" | ") for line in output.splitlines() if line[0:1] == "|"]
-    assert [row[0] for row in rows[2:]] == [*"0123", "average", "standard deviation"]
-    for run, row in enumerate(rows[2:6]):
+    assert [row[0] for row in rows[2:]] == [*"012", "average", "standard deviation"]
+    for run, row in enumerate(rows[2:5]):
         alone = run_vae(*small, "--batch_size", 200, "--iter_max", 20, "--run", run)
         subset, everything = re.findall(r"NELBO: (\S+)\. KL: (\S+)\. REC: (\S+) ", alone.stdout)
         assert row[1:5] == [*subset, everything[0]]
@@ -118,13 +139,14 @@ def test_runs_are_shared_out(launch, run_vae, small):
         assert Path("two", path).read_bytes() == path.read_bytes()
 
 
-def test_a_killed_process_is_started_again_and_ends_in_the_same_bytes(launch, tmp_path):
+def test_a_killed_process_is_started_again_and_ends_in_the_same_bytes(launch, pair, tmp_path):
     arguments = ("--iter_max", 400, "--iter_save", 100, "--resume", 1)
-    finish(launch("untouched", 2, *arguments))
+    pair("untouched", *arguments)
     killed = launch("killed", 2, *arguments, options=("--max-restarts", 1))
     wait_for(lambda: model(tmp_path / "killed", 100).exists() or killed.poll() is not None)
     os.kill(workers(killed)[1], signal.SIGKILL)
-    output = finish(killed)
+    output, errors = killed.communicate()
+    assert killed.returncode == 0, errors
     assert "Resuming at step" in output
     for name in ["model-00100.pt", "model-00400.pt", "metrics.csv"]:
         files = [tmp_path / f / "checkpoints" / NAME / name for f in ("untouched", "killed")]

@@ -4,6 +4,7 @@ import csv
 import os
 import re
 import statistics
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,6 +123,8 @@ def test_the_table_is_of_the_runs_as_they_are_alone(start, script, small, tmp_pa
         assert "Traceback" not in errors
         # A page that cannot be written costs no bounds.
         assert errors.count("cannot be put into a page") == 2 * ("--explorer" in arguments)
+        anew = not {"--resume", "--train"} & {*arguments}
+        assert errors.count("Earlier runs are now NAME.1, ") == anew
         jobs, share = re.search(
             r"2 runs, (\d) at a time, threads for each: (\d)\n", errors
         ).groups()
@@ -130,12 +133,15 @@ def test_the_table_is_of_the_runs_as_they_are_alone(start, script, small, tmp_pa
         return process.returncode, output, int(jobs), int(share)
 
     # A file in the place of its folder stops the first run, and not the second one.
-    folders[0].parent.mkdir()
+    folders[1].mkdir(parents=True)
     folders[0].write_text("in the way")
+    checkpoint.state_path(folders[1]).write_text("of an earlier run")
     status, output, jobs, share = replicate(3, "--jobs", 2)
     assert (status, jobs, share) == (1, 2, 1)
     expected, cells = alone(both[1])
     assert models[1].read_bytes() == expected
+    earlier = Path(f"{folders[1]}.1")
+    assert checkpoint.state_path(earlier).read_text() == "of an earlier run"
     header, failed, finished, average = read(path)
     assert header == [*COLUMNS]
     reason = f"failed: checkpoints/{folders[0].name}: File exists"
