@@ -286,6 +286,10 @@ class Terminal:
     def __init__(self, start, *arguments):
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+        # Else the system throws away at Ctrl-C what was written and is not read yet.
+        modes = termios.tcgetattr(slave)
+        modes[3] |= termios.NOFLSH
+        termios.tcsetattr(slave, termios.TCSANOW, modes)
 
         def connect():
             usual_signals()
