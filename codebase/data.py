@@ -148,6 +148,7 @@ def load_synthetic(data_dir: Path) -> Images:
         pass
     except Exception as error:  # whatever a damaged archive raises: it can be drawn again
         print(f"{path} is damaged ({error}).", file=sys.stderr)
+    path.parent.mkdir(parents=True, exist_ok=True)
     print(f"Drawing the synthetic digits, which are kept in {path}", file=sys.stderr)
     generator = torch.Generator().manual_seed(0)
     train, train_labels = synthetic.draw_digits(synthetic.TRAIN_COUNTS, generator)
@@ -157,7 +158,6 @@ def load_synthetic(data_dir: Path) -> Images:
     np.savez(
         archive, **{field: x.numpy() for field, x in images._asdict().items() if field != "name"}
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, archive.getvalue())
     return images
 
