@@ -75,7 +75,7 @@ def _side_by_side(
     """
     jobs = max(1, min(jobs, len(runs)))
     share = max(1, torch.get_num_threads() // jobs)
-    waiting = runs[::-1]
+    waiting = list(runs)
     active: dict[Connection, tuple[int, BaseProcess, Bar]] = {}
     outcomes: dict[int, Outcome | str] = {}
     with caught_signals() as caught:
@@ -83,7 +83,7 @@ def _side_by_side(
         try:
             while (waiting or active) and not caught:
                 while waiting and len(active) < jobs:
-                    settings = waiting.pop()
+                    settings = waiting.pop(0)
                     pipe, process = _start(settings, args, device, share)
                     bar = Bar(settings.run, settings.iter_max, leave=False)
                     active[pipe] = settings.run, process, bar
