@@ -180,7 +180,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"Data: {images.name}, {sizes}")
         if args.runs > 1:
             runs = [settings._replace(run=args.run + number) for number in range(args.runs)]
-            return 1 if replicate(runs, args, device, team) else 0
+            return replicate(runs, args, device, team)
 
         if args.train:
             with Bar(settings.run, settings.iter_max) as bar:

@@ -42,7 +42,7 @@ def replicate(runs: list[Settings], args: Namespace, device: torch.device, team:
     A run that fails stops no other. The processes of a team share the runs.
 
     Returns:
-        how many runs failed, in the first process of the team.
+        the exit status, in the first process of the team: 1 if a run failed.
 
     Raises:
         Interrupted: a signal came; every process has saved and ended.
@@ -62,7 +62,7 @@ def replicate(runs: list[Settings], args: Namespace, device: torch.device, team:
     print(f"Bounds in nats per image, {path.stem}\n")
     for line in [COLUMNS, ["---"] * len(COLUMNS), *table]:
         print(f"| {' | '.join(line)} |")
-    return sum(isinstance(outcome, str) for outcome in outcomes.values())
+    return int(any(isinstance(outcome, str) for outcome in outcomes.values()))
 
 
 def _side_by_side(

@@ -51,6 +51,7 @@ def test_a_learning_curve_has_the_numbers_of_the_file(curve):
         for axes, column in zip(panels, PANELS.values(), strict=True):
             lines = {line.get_label(): line for line in axes.lines}
             assert set(lines) == set(LABELS.values())
+            assert axes.lines[0].get_label() == LABELS["train"]  # below the others
             for images, label in LABELS.items():
                 rows = [row for row in rows_of_a_run() if row[1] == images and row[0] >= begin]
                 points = [[row[0], row[column]] for row in rows]

@@ -178,6 +178,8 @@ def test_bounds_repeat_and_leave_the_global_random_state():
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(8)
     assert (evaluate.bounds(model, x, 100), evaluate.negative_iwae(model, x, 10)) == first
+    torch.manual_seed(evaluate.SEED)
+    assert model.negative_iwae_bound(x, 10)[0].item() == first[1]
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(map(torch.equal, weights, model.parameters()))
 

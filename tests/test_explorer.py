@@ -200,10 +200,12 @@ def test_z_is_drawn_from_the_posterior(page, model, synthetic_images):
 
 
 @pytest.mark.slow
-def test_a_slider_changes_the_picture(page, model):
+def test_a_slider_changes_the_picture(page, model, synthetic_images):
     find(page, "#to-origin").click()
     assert place(page).equal(torch.zeros(10))
     before, slider = ink(page, "image"), page.find_elements("css selector", SLIDER)[4]
+    furthest = model.enc.encode(evaluate.all_images(synthetic_images))[0].abs().max()
+    assert float(slider.get_attribute("max")) >= furthest > 4
     slider.send_keys(Keys.ARROW_RIGHT * 20)
     z = place(page)
     j = int(slider.get_attribute("id")[1:]) - 1
@@ -238,6 +240,11 @@ def test_the_map_shows_the_two_principal_components(page, model, synthetic_image
     points = page.execute_script("return points.slice(0, 100).map(point => Array.from(point))")
     near = {"rtol": 1e-4, "atol": 1e-4}
     torch.testing.assert_close(torch.tensor(points), torch.tensor(expected), **near)
+    rows = values(page, "content.rows").long()
+    assert rows[:100].equal(subset_rows(synthetic_images.test_labels))
+    assert len(rows.unique()) == 999  # the assignment has one twice
+    assert rows[100:].diff().max() < 20  # the others are of all parts
+    assert rows[100] < 20 and rows[-1] > 9980
 
 
 @pytest.mark.slow

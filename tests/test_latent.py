@@ -75,6 +75,7 @@ def test_axes_show_the_prior_where_the_means_are_close_together(images):
     figure = latent_space(known_model(normal(10000, 2) / 100), images)
     assert [axes.get_xlim() for axes in figure.axes] == [(-2, 2), (-2, 2)]
     assert figure.axes[1].get_title() == "posterior means of 10000 test images, by digit"
+    assert figure.get_suptitle() == "Latent space: known"
 
 
 def test_points_are_the_posterior_means_in_the_colour_of_their_digit(plane, images):

@@ -78,9 +78,9 @@ def test_threads_are_as_many_as_asked_for(processor, threads):
 
 @pytest.fixture
 def torchrun(monkeypatch):
-    """The environment of the second of two processes that torchrun has started on this machine."""
-    told = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    for name, value in (told | {"RANK": "1", "LOCAL_RANK": "1"}).items():
+    """The environment of the second process that torchrun has started on the second machine."""
+    told = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in (told | {"RANK": "3", "LOCAL_RANK": "1"}).items():
         monkeypatch.setenv(name, value)
 
 

@@ -111,7 +111,7 @@ def test_the_table_is_of_the_runs_as_they_are_alone(start, script, small, tmp_pa
     path = tmp_path / table_path(both)
     models = [checkpoint.model_path(folder, 30) for folder in folders]
     options = (*small, "--nn", "watched", "--batch_size", 50, "--lr", 5e-4, "--run", 2, "--runs", 2)
-    options += ("--lr_schedule", "linear")
+    options += ("--lr_schedule", "linear", "--iter_save", 20)
 
     def replicate(threads, *arguments, **streams):
         for told in tmp_path.glob("process-*"):
@@ -175,10 +175,13 @@ def test_the_table_is_of_the_runs_as_they_are_alone(start, script, small, tmp_pa
     reader, writer = os.pipe()
     os.close(reader)
     status, _, jobs, share = replicate(
-        *(5, "--jobs", 2, "--train", 0, "--explorer", 1), stdout=writer
+        *(5, "--jobs", 2, "--train", 0, "--figures", 1, "--explorer", 1), stdout=writer
     )
     os.close(writer)
     assert (status, jobs, share) == (1, 2, 2)
+    for folder in folders:
+        assert checkpoint.saved_steps(folder) == [20, 30]
+        assert (folder / "latent_space.png").exists()
     for loaded, line in zip(read(path)[1:3], (first, second), strict=True):
         assert loaded[5:] == line[5:]
         bounds = [float(cell) for cell in line[1:5]]

@@ -15,9 +15,12 @@ from pictures import (
 )
 
 from codebase import checkpoint, visualize
+from codebase.curves import bounds_against_z, finished_runs, learning_curve
 from codebase.data import SUBSET_POSITIONS
-from codebase.evaluate import subset_images
+from codebase.evaluate import SEED, subset_images
+from codebase.latent import latent_space
 from codebase.models.vae import VAE
+from codebase.seeds import seeded
 from codebase.settings import Settings
 from codebase.visualize import visualize_samples
 
@@ -52,8 +55,9 @@ class Numbered(VAE):
 def test_samples_are_shown_row_by_row_without_a_path(monkeypatch, tmp_path):
     shown = []
     monkeypatch.setattr(plt, "show", lambda: shown.append(plt.get_fignums()))
-    visualize_samples(Numbered(), num_samples=5, grid_size=(2, 3))
+    visualize_samples(Numbered(), num_samples=5, grid_size=(2, 3), title="a run")
     assert shown == [[1]]
+    assert plt.gcf().get_suptitle() == "Samples x ~ p(x | z), z ~ p(z): a run"
     plt.savefig(tmp_path / "shown.png")
     (axes,) = plt.gcf().axes
     grid = cells(tmp_path / "shown.png", axes, 2, 3).flatten(0, 1)
@@ -179,7 +183,7 @@ def run(tmp_path, monkeypatch):
 def test_every_picture_of_a_run_is_written_into_its_folder(images, run, tmp_path):
     settings, model = run
     folder = checkpoint.run_folder(settings)
-    models = {step: VAE(z_dim=3) for step in (100, 300, 2000)} | {1000: model}
+    models = {step: VAE(z_dim=3) for step in (100, 300, 500, 2000)} | {1000: model}
     for step, saved in models.items():
         checkpoint.save_model(saved, checkpoint.model_path(folder, step))
     for z in (3, 5):
@@ -195,9 +199,19 @@ def test_every_picture_of_a_run_is_written_into_its_folder(images, run, tmp_path
         assert 0.001 < (picture[..., :3] < 0.5).mean() < 0.9  # neither empty nor black
     assert plt.get_fignums() == []
     # Models that are close to an earlier one, or later than the one that is shown, are left out.
-    chosen = {step: models[step] for step in (100, 1000)}
-    visualize.progress(chosen, images, settings.title, tmp_path / "progress.png")
-    assert (tmp_path / "progress.png").read_bytes() == (folder / "progress.png").read_bytes()
+    chosen = {step: models[step] for step in (100, 500, 1000)}
+    title, metrics = settings.title, checkpoint.metrics_path(folder)
+    (tmp_path / "expected").mkdir()
+    expected = [tmp_path / "expected" / path.name for path in paths]
+    learning_curve(metrics, title, expected[0])
+    visualize.reconstructions(model, images, title, expected[1])
+    visualize.progress(chosen, images, title, expected[2])
+    latent_space(model, images, title, expected[3])
+    visualize.interpolation(model, images, title, expected[4])
+    with seeded(SEED, torch.device("cpu")):
+        visualize.samples_and_means(model, title, expected[5])
+    bounds_against_z(finished_runs(settings), "1000 steps, numbered", expected[6])
+    assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in expected]
 
 
 @pytest.mark.slow
