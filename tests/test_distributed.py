@@ -60,7 +60,7 @@ def launch(start, script, small, tmp_path):
 def pair(forking, script, small, tmp_path):
     """Run two processes as torchrun would, to their end, in a folder of their own."""
 
-    def pair(folder, *arguments):
+    def pair(folder, *arguments, status=0):
         folder = tmp_path / folder
         folder.mkdir(exist_ok=True)
         store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
@@ -76,7 +76,7 @@ def pair(forking, script, small, tmp_path):
         for process in processes:
             process.join()
         outputs = [(folder / f"output-{rank}").read_text() for rank in (0, 1)]
-        assert [process.exitcode for process in processes] == [0, 0], "\n".join(outputs)
+        assert [process.exitcode for process in processes] == [status] * 2, "\n".join(outputs)
         return outputs
 
     return pair
@@ -128,10 +128,10 @@ def test_the_number_of_processes_changes_nothing_but_rounding(
 
 
 def test_runs_are_shared_out(pair, run_vae, small):
-    output = pair("two", "--iter_max", 20, "--runs", 3)[0]
+    output = pair("two", "--iter_max", 20, "--runs", 2)[0]
     rows = [line.strip("| ").split(" | ") for line in output.splitlines() if line[0:1] == "|"]
-    assert [row[0] for row in rows[2:]] == [*"012", "average", "standard deviation"]
-    for run, row in enumerate(rows[2:5]):
+    assert [row[0] for row in rows[2:]] == [*"01", "average", "standard deviation"]
+    for run, row in enumerate(rows[2:4]):
         alone = run_vae(*small, "--batch_size", 200, "--iter_max", 20, "--run", run)
         subset, everything = re.findall(r"NELBO: (\S+)\. KL: (\S+)\. REC: (\S+) ", alone.stdout)
         assert row[1:5] == [*subset, everything[0]]
@@ -140,7 +140,7 @@ def test_runs_are_shared_out(pair, run_vae, small):
 
 
 def test_a_killed_process_is_started_again_and_ends_in_the_same_bytes(launch, pair, tmp_path):
-    arguments = ("--iter_max", 400, "--iter_save", 100, "--resume", 1)
+    arguments = ("--iter_max", 300, "--iter_save", 100, "--resume", 1)
     pair("untouched", *arguments)
     killed = launch("killed", 2, *arguments, options=("--max-restarts", 1))
     wait_for(lambda: model(tmp_path / "killed", 100).exists() or killed.poll() is not None)
@@ -148,7 +148,7 @@ def test_a_killed_process_is_started_again_and_ends_in_the_same_bytes(launch, pa
     output, errors = killed.communicate()
     assert killed.returncode == 0, errors
     assert "Resuming at step" in output
-    for name in ["model-00100.pt", "model-00400.pt", "metrics.csv"]:
+    for name in ["model-00100.pt", "model-00300.pt", "metrics.csv"]:
         files = [tmp_path / f / "checkpoints" / NAME / name for f in ("untouched", "killed")]
         assert files[0].read_bytes() == files[1].read_bytes()
 
@@ -164,14 +164,15 @@ def test_ctrl_c_at_torchrun_saves(launch, tmp_path):
     assert f"interrupted at step {state['step']};" in errors
 
 
-def test_a_process_that_fails_ends_the_others(launch, script, tmp_path):
+def test_a_process_that_fails_ends_the_others(pair, script):
     (script.parent / "codebase" / "models" / "nns" / "failing.py").write_text(FAILING)
-    process = launch("two", 2, "--iter_max", 10**6, "--nn", "failing")
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 1
-    assert "run_vae.py, process 1: somewhere: No space left on device\n" in errors
-    assert "run_vae.py, process 0: ended, because another process has ended; its own" in errors
-    assert 'run_vae.py", line' not in errors  # no traceback of ours
+    first, second = pair("two", "--iter_max", 10**6, "--nn", "failing", status=1)
+    assert second == "run_vae.py, process 1: somewhere: No space left on device\n"
+    advice = "its own message says why; with --resume 1 the run goes on"
+    assert first.endswith(
+        f"\nrun_vae.py, process 0: ended, because another process has ended; {advice}\n"
+    )
+    assert "Traceback" not in first
 
 
 def test_what_cannot_be_shared_is_said(synthetic_images, run_vae, monkeypatch):
