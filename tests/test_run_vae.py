@@ -309,14 +309,19 @@ def test_what_is_not_installed_is_named():
 
 
 @pytest.mark.slow
-def test_neither_an_encoding_nor_a_notebook_matters(start, script, small, synthetic_dir, tmp_path):
-    """The program is called from another folder, too."""
+def test_surroundings_do_not_matter(start, script, small, synthetic_dir, tmp_path):
+    """Another folder, an encoding, a notebook, and bars that nobody watches any more."""
     (tmp_path / "dätä").symlink_to(synthetic_dir)
     surroundings = {"PYTHONIOENCODING": "ascii", "MPLBACKEND": "module://that_is_not_installed"}
     options = (*small, "--data_dir", "dätä", "--figure", "dätä.png")
-    process = start(script, *options, env=os.environ | surroundings)
-    output, errors = process.communicate()
-    assert process.returncode == 0, errors
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = start(script, *options, env=os.environ | surroundings, stderr=writer)
+    os.close(writer)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert "\nSaved to checkpoints/" in output
+    assert output.count("\nNELBO: ") == 2
     assert "Visualization saved at d\\xe4t\\xe4.png\n" in output
     assert (tmp_path / "dätä.png").exists()
 

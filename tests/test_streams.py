@@ -75,12 +75,3 @@ def test_a_standard_output_that_fails_is_no_traceback(start_with, script, small,
         assert process.returncode == 1
         sentence = "run_vae.py: [Errno 28] No space left on device\n"
         assert errors == (sentence if fault == "full" else "")
-
-
-@pytest.mark.slow
-def test_a_run_that_nobody_watches_ends_well(start_with, script, small):
-    process = start_with("stderr", "nobody reads", script, *small)
-    output = process.communicate()[0]
-    assert process.returncode == 0
-    assert "\nSaved to checkpoints/" in output
-    assert output.count("\nNELBO: ") == 2
