@@ -39,6 +39,19 @@ class Encoder(tiny.Encoder):
             raise OSError(28, "No space left on device", "somewhere")
         return super().encode(x)
 """
+# Stands still once there is a model of step 100, until there is a file of the name "go".
+WAITING = """
+import time
+from pathlib import Path
+from codebase.models.nns import tiny
+from codebase.models.nns.tiny import Decoder
+
+class Encoder(tiny.Encoder):
+    def encode(self, x):
+        while [*Path("checkpoints").glob("*/model-00100.pt")] and not Path("go").exists():
+            time.sleep(0.01)
+        return super().encode(x)
+"""
 
 
 @pytest.fixture
@@ -139,18 +152,28 @@ def test_runs_are_shared_out(pair, run_vae, small):
         assert Path("two", path).read_bytes() == path.read_bytes()
 
 
-def test_a_killed_process_is_started_again_and_ends_in_the_same_bytes(launch, pair, tmp_path):
-    arguments = ("--iter_max", 200, "--iter_save", 100, "--resume", 1)
+def test_a_killed_process_is_started_again_and_ends_in_the_same_bytes(
+    launch, pair, script, tmp_path
+):
+    (script.parent / "codebase" / "models" / "nns" / "waiting.py").write_text(WAITING)
+    arguments = ("--nn", "waiting", "--iter_max", 200, "--iter_save", 100, "--resume", 1)
+    for name in ("untouched", "killed"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "untouched" / "go").touch()
     pair("untouched", *arguments)
+    folders = [
+        tmp_path / name / "checkpoints" / NAME.replace("tiny", "waiting")
+        for name in ("untouched", "killed")
+    ]
     killed = launch("killed", 2, *arguments, options=("--max-restarts", 1))
-    wait_for(lambda: model(tmp_path / "killed", 100).exists() or killed.poll() is not None)
+    wait_for(lambda: (folders[1] / "model-00100.pt").exists() or killed.poll() is not None)
     os.kill(workers(killed)[1], signal.SIGKILL)
+    (tmp_path / "killed" / "go").touch()
     output, errors = killed.communicate()
     assert killed.returncode == 0, errors
-    assert "Resuming at step" in output
+    assert "Resuming at step 100\n" in output
     for name in ["model-00100.pt", "model-00200.pt", "metrics.csv"]:
-        files = [tmp_path / f / "checkpoints" / NAME / name for f in ("untouched", "killed")]
-        assert files[0].read_bytes() == files[1].read_bytes()
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
 
 
 def test_ctrl_c_at_torchrun_saves(launch, tmp_path):
