@@ -400,10 +400,11 @@ def test_training_learns_the_synthetic_digits(synthetic_images):
 
 
 @pytest.mark.slow
-def test_a_thousand_steps_on_mnist_end_below_130(mnist_dir):
+def test_five_hundred_steps_on_mnist_end_below_135(mnist_dir):
+    """About 129 is usual, and 145 at half the learning rate."""
     images = data.load("mnist", mnist_dir)
-    model = train(Settings(iter_max=1000), images, CPU)
-    assert evaluate.bounds(model, evaluate.all_images(images), 1).nelbo < 130
+    model = train(Settings(iter_max=500), images, CPU)
+    assert evaluate.bounds(model, evaluate.all_images(images), 1).nelbo < 135
 
 
 # The clock.
