@@ -83,6 +83,9 @@ def test_a_run_trains_and_a_loaded_one_prints_the_same(run_vae, small, synthetic
     assert "Saved to" not in loaded.stdout
     iwae = [line.split(": ") for line in loaded.stdout.splitlines() if "IWAE" in line]
     assert [name for name, _ in iwae] == [f"Negative IWAE-{k}" for k in (1, 10, 100, 1000)]
+    values = [float(value) for _, value in iwae]
+    assert values == sorted(values, reverse=True)
+    assert abs(values[0] - measured["100 test images"].nelbo) < 1
     x = evaluate.subset_images(synthetic_images)
     for k, (_, value) in zip((1, 10, 100, 1000), iwae, strict=True):
         assert value == f"{evaluate.negative_iwae(model, x, k):.4f}"
