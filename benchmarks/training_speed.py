@@ -20,12 +20,12 @@ from codebase import data, machine  # before torch, since it chooses how torch c
 # isort: split
 import numpy as np
 import torch
+from codebase.errors import UserError
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
-from codebase.errors import UserError
 from codebase.settings import Settings
 from codebase.train import Training, new_model
 from run_vae import Parser, whole_number

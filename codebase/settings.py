@@ -1,4 +1,4 @@
-"""What a run is: the settings that decide how it ends, and the name that is made of them."""
+"""What a run is: the settings that decide its result, and the name that is made of them."""
 
 from typing import NamedTuple
 
@@ -19,21 +19,32 @@ class Settings(NamedTuple):
     batch_size: int = 100
     lr: float = 1e-3
     lr_schedule: str = "constant"
+    iter_max: int = 20000
     dataset: str = "mnist"
     run: int = 0
-    iter_max: int = 20000  # alone not in the name: the models of all steps share a folder
+
+    def deciding(self) -> dict[str, str | int | float]:
+        """What decides a run's steps: its name, resuming and loading all go by this.
+
+        With a constant rate the number of steps decides none that comes before it, so the models of
+        all steps are of one run. With a falling rate it decides every step.
+        """
+        settings = self._asdict()
+        if self.lr_schedule == "constant":
+            del settings["iter_max"]
+        return settings
 
     @property
     def name(self) -> str:
         """The name of the run and of its folder; what is the assignment's default is left out."""
-        default = Settings()
+        assignment = Settings()
         parts = ["model=vae"]
-        for key, value in self._asdict().items():
+        for key, value in self.deciding().items():
             if key == "z":
                 parts.append(f"z={value:02d}")
             elif key == "run":
                 parts.append(f"run={value:04d}")
-            elif key != "iter_max" and value != getattr(default, key):
+            elif value != getattr(assignment, key):
                 parts.append(f"{key}={value}")
         return "_".join(parts)
 

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from codebase.signals import ENDING
 from filelock import FileLock
 
 from codebase import data
 from codebase.models import nns
-from codebase.signals import ENDING
 from run_vae import main
 
 ROOT = Path(__file__).parent.parent

@@ -13,9 +13,9 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from codebase.errors import DataError, DownloadError
 
 from codebase import data
-from codebase.errors import DataError, DownloadError
 
 FILES = (
     "train-images-idx3-ubyte",

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 import pytest
-
 from codebase.environment import launched, prepare_environment
 
 CHOSEN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "ATEN_CPU_CAPABILITY")

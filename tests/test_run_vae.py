@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from codebase.errors import explain
+from codebase.seeds import seeded
 from conftest import SCRIPT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from codebase import checkpoint, evaluate, visualize
-from codebase.errors import explain
 from codebase.models.vae import VAE
-from codebase.seeds import seeded
 from codebase.settings import Settings
 from codebase.train import load_trained, train
 from run_vae import figure_paths, parse_arguments

@@ -14,11 +14,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from codebase.errors import BusyError, CheckpointError, DataError, DivergenceError, Interrupted
 from torch.distributions import Bernoulli, Normal, kl_divergence
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from codebase import checkpoint, data, evaluate, seeds, synthetic
-from codebase.errors import BusyError, CheckpointError, DataError, DivergenceError, Interrupted
 from codebase.models import nns
 from codebase.models.vae import VAE
 from codebase.settings import Settings

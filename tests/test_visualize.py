@@ -3,6 +3,9 @@
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from codebase.curves import bounds_against_z, finished_runs, learning_curve
+from codebase.latent import latent_space
+from codebase.seeds import seeded
 from pictures import (
     bits,
     cells,
@@ -15,12 +18,9 @@ from pictures import (
 )
 
 from codebase import checkpoint, visualize
-from codebase.curves import bounds_against_z, finished_runs, learning_curve
 from codebase.data import SUBSET_POSITIONS
 from codebase.evaluate import SEED, subset_images
-from codebase.latent import latent_space
 from codebase.models.vae import VAE
-from codebase.seeds import seeded
 from codebase.settings import Settings
 from codebase.visualize import visualize_samples
 

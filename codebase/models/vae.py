@@ -1,23 +1,17 @@
 """The variational autoencoder: Gaussian latent, Bernoulli likelihood, and bounds on log p(x)."""
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from codebase.models import nns
 from codebase.utils import (
+    duplicate,
     kl_normal,
     log_bernoulli_with_logits,
     log_mean_exp,
     log_normal,
     sample_gaussian,
 )
-
-# Rows that an evaluation sends through the networks at once: about 30 MB of activations. With more,
-# getting the memory takes longer than computing.
-ROWS_AT_ONCE = 1_000
 
 
 class VAE(nn.Module):
@@ -29,14 +23,14 @@ class VAE(nn.Module):
         z_dim: number of latent dimensions.
 
     Raises:
-        ValueError: there are no networks of that name.
+        AttributeError: there are no networks of that name.
 
     Source: Kingma and Welling 2014, Auto-Encoding Variational Bayes, arXiv:1312.6114.
     """
 
     def __init__(self, nn: str = "v1", name: str = "vae", z_dim: int = 2):
         super().__init__()
-        networks = nns.find(nn)
+        networks = getattr(nns, nn)
         self.name = name
         self.z_dim = z_dim
         self.enc = networks.Encoder(z_dim)
@@ -49,6 +43,10 @@ class VAE(nn.Module):
     def z_prior(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of the prior, each (1,)."""
         return self.z_prior_m, self.z_prior_v
+
+    def _prior_of(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the prior in the shape of z."""
+        return self.z_prior_m.expand_as(z), self.z_prior_v.expand_as(z)
 
     def negative_elbo_bound(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Negative evidence lower bound on log p(x), with one latent sample per image.
@@ -64,7 +62,7 @@ class VAE(nn.Module):
         """
         m, v = self.enc.encode(x)
         z = sample_gaussian(m, v)
-        kl = kl_normal(m, v, *self.z_prior).mean()
+        kl = kl_normal(m, v, *self._prior_of(m)).mean()
         rec = -log_bernoulli_with_logits(x, self.dec.decode(z)).mean()
         return kl + rec, kl, rec
 
@@ -79,31 +77,16 @@ class VAE(nn.Module):
             niwae, kl, rec: scalars in nats per image; kl and rec as in `negative_elbo_bound`, rec
             averaged over the samples. With iw = 1 the expectation of niwae is the negative ELBO.
 
-        Raises:
-            ValueError: iw is below 1.
-
         Source: Burda, Grosse and Salakhutdinov 2016, equation 8.
         """
-        if iw < 1:
-            raise ValueError(f"iw is the number of samples and must be at least 1, got {iw}")
         m, v = self.enc.encode(x)
-        samples_at_once = max(1, ROWS_AT_ONCE // len(x))
-        chunks = [min(samples_at_once, iw - done) for done in range(0, iw, samples_at_once)]
-        weigh = self._log_weights
-        if torch.is_grad_enabled():
-            # Decode each chunk again in the backward pass instead of keeping its activations.
-            weigh = partial(checkpoint, weigh, use_reentrant=False)
-        # The samples are drawn here, since what is computed again must not draw others.
-        draws = (sample_gaussian(m.expand(samples, *m.shape), v) for samples in chunks)
-        parts = [weigh(x, m, v, z) for z in draws]
-        log_w, log_px = (torch.cat(part) for part in zip(*parts, strict=True))
-        return -log_mean_exp(log_w, 0).mean(), kl_normal(m, v, *self.z_prior).mean(), -log_px.mean()
-
-    def _log_weights(self, x: Tensor, m: Tensor, v: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """log p(x, z) - log q(z | x) and log p(x | z), each (samples, batch), for such z."""
-        logits = self.dec.decode(z.flatten(0, 1)).unflatten(0, z.shape[:2])
-        log_px = log_bernoulli_with_logits(x, logits)
-        return log_px + log_normal(z, *self.z_prior) - log_normal(z, m, v), log_px
+        kl = kl_normal(m, v, *self._prior_of(m)).mean()
+        x, m, v = (duplicate(each, iw) for each in (x, m, v))
+        z = sample_gaussian(m, v)
+        log_px = log_bernoulli_with_logits(x, self.dec.decode(z))
+        log_w = log_px + log_normal(z, *self._prior_of(z)) - log_normal(z, m, v)
+        niwae = -log_mean_exp(log_w.view(iw, -1), 0).mean()
+        return niwae, kl, -log_px.mean()
 
     def loss(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The negative ELBO, which training minimizes, and its parts by the names to log.
@@ -119,11 +102,9 @@ class VAE(nn.Module):
         loss = nelbo
         return loss, {"train/loss": loss, "gen/elbo": -nelbo, "gen/kl_z": kl, "gen/rec": rec}
 
-    forward = negative_elbo_bound
-
     def sample_z(self, batch: int) -> Tensor:
         """Draw (batch, z_dim) latents from the prior."""
-        return sample_gaussian(self.z_prior_m.expand(batch, self.z_dim), self.z_prior_v)
+        return sample_gaussian(*(p.expand(batch, self.z_dim) for p in self.z_prior))
 
     def sample_x(self, batch: int) -> Tensor:
         """Draw (batch, 784) images, zeros and ones, from the model."""

@@ -10,12 +10,12 @@ def names() -> list[str]:
     return sorted(module.name for module in iter_modules(__path__))
 
 
-def find(name: str) -> ModuleType:
-    """The module that defines the networks of that name.
+def __getattr__(name: str) -> ModuleType:
+    """Import the networks of that name when they are first asked for, as `getattr(nns, "v1")`.
 
     Raises:
-        ValueError: there are none; the message lists the known names.
+        AttributeError: there are none; the message lists the known names.
     """
     if name not in names():
-        raise ValueError(f"there are no networks named {name!r}; known: {', '.join(names())}")
+        raise AttributeError(f"there are no networks named {name!r}; known: {', '.join(names())}")
     return import_module(f"{__name__}.{name}")

@@ -1,0 +1,1 @@
+"""Where the images come from: files that are found, downloaded and checked, or drawn."""

@@ -1,0 +1,113 @@
+"""Pictures of the bounds of runs: against the steps of a training, and against z."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from codebase.evaluate import ALL_TEST, TEST, Bounds
+from codebase.pictures.drawing import finish, new_figure, plain_axes
+from codebase.runs.folder import run_folder, runs_beside
+from codebase.runs.metrics import TRAIN, Row, bounds_after
+from codebase.settings import Settings
+
+if TYPE_CHECKING:  # slow to import
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PANELS = ("NELBO", "KL(q(z | x) || p(z))", "REC, -log p(x | z)")
+# How bounds are drawn, by the images they are of; the last ones on top.
+STYLES: dict[str, dict[str, Any]] = {
+    TRAIN: {"label": "training, mean of 100 steps", "color": "0.6", "linewidth": 1},
+    ALL_TEST: {"label": "all test images", "color": "C0", "linewidth": 1, "marker": "s"},
+    TEST: {"label": "100 test images", "color": "C3", "linewidth": 1, "marker": "o"},
+}
+Points = Sequence[tuple[int, Bounds]]  # places on the horizontal axis, and the bounds there
+
+
+def learning_curve(
+    rows: Sequence[Row], title: str = "", save_path: str | Path | None = None
+) -> "Figure | None":
+    """NELBO, KL and REC against training steps, from the rows of a run; None if there are none.
+
+    Above the whole run; below its last three quarters, on axes that show a difference of a nat.
+    """
+    if not rows:
+        return None
+    quarter = max(row.step for row in rows) / 4
+    figure, panels = new_figure(5, 2, 3)
+    for images, style in STYLES.items():
+        if points := [(row.step, row.bounds) for row in rows if row.images == images]:
+            _plot(panels[0], points, style)
+            _plot(panels[1], [point for point in points if point[0] >= quarter], style)
+    for axes in panels[0]:
+        axes.set_xscale("log")
+    _name_axes(panels[0], PANELS, "training steps")
+    _name_axes(panels[1], [""] * 3, "steps, the last three quarters")
+    return _finish(figure, f"Learning curve: {title}", save_path)
+
+
+def bounds_against_z(
+    settings: Settings, title: str = "", save_path: str | Path | None = None
+) -> "Figure | None":
+    """NELBO, KL and REC at their end of all runs that differ in z or number only.
+
+    A point for each run, and a line of means; None if all runs have one z.
+
+    Raises:
+        UserError: a metrics.csv is damaged.
+    """
+    runs = [
+        (other.z, rows)
+        for other in runs_beside(settings)
+        if (rows := bounds_after(run_folder(other), settings.iter_max))
+    ]
+    dimensions = sorted({z for z, _ in runs})
+    if len(dimensions) < 2:
+        return None
+    figure, panels = new_figure(3, 1, 3)
+    for images in (ALL_TEST, TEST):
+        points = [(z, rows[images].bounds) for z, rows in runs]
+        means = [(z, _mean([x for at, x in points if at == z])) for z in dimensions]
+        _plot(panels, means, STYLES[images] | {"marker": "", "label": None})
+        _plot(panels, points, STYLES[images] | {"linestyle": ""})
+    _write_numbers(panels, means, STYLES[TEST]["color"])
+    for axes in panels:
+        axes.set_xscale("log")
+        axes.set_xticks(dimensions, dimensions)
+        axes.minorticks_off()
+        axes.margins(0.1)
+    _name_axes(panels, PANELS, "z, latent dimensions")
+    return _finish(figure, f"Bounds against z: {title}", save_path)
+
+
+def _mean(bounds: Sequence[Bounds]) -> Bounds:
+    return Bounds(*map(fmean, zip(*bounds, strict=True)))
+
+
+def _plot(panels: "Sequence[Axes]", points: Points, style: dict[str, Any]) -> None:
+    """Draw each of the bounds in its panel."""
+    places, bounds = [x for x, _ in points], [y for _, y in points]
+    for axes, values in zip(panels, zip(*bounds, strict=True), strict=True):
+        axes.plot(places, values, markersize=4, **style)
+
+
+def _write_numbers(panels: "Sequence[Axes]", points: Points, color: str) -> None:
+    """Write the bounds beside their points."""
+    # NELBO and REC fall along x and KL rises: above and below, the lines leave room.
+    for number, (axes, y) in enumerate(zip(panels, (5, -9, 5), strict=True)):
+        for x, bounds in points:
+            place = {"xytext": (4, y), "textcoords": "offset points"}
+            at = x, bounds[number]
+            axes.annotate(f"{at[1]:.1f}", at, fontsize=7, color=color, **place)
+
+
+def _name_axes(panels: "Sequence[Axes]", titles: Sequence[str], x: str) -> None:
+    for axes, title in zip(panels, titles, strict=True):
+        plain_axes(axes, title, x, "nats per image" if axes is panels[0] else "")
+
+
+def _finish(figure: "Figure", title: str, save_path: str | Path | None) -> "Figure":
+    lines = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    return finish(figure, title, save_path)

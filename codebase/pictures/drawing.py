@@ -1,0 +1,132 @@
+"""How pictures are drawn: the look of a figure, grids of images, points by digit, and files."""
+
+import io
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from codebase.system.files import write_atomically
+
+if TYPE_CHECKING:  # slow to import, hence inside the functions
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+WIDTH = 8  # of a figure, in inches
+GAP = 2  # empty pixels between the images of a grid
+CELL = 28 + GAP
+INK = "gray_r"
+FONT = {"fontsize": 9}
+DPI = 200  # of a file, which may be printed; a notebook shows half as many
+# The endings of files that can be written, each with what keeps the date out of the file.
+FILE_TYPES = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+
+
+def new_figure(
+    height: float, rows: int = 1, columns: int = 1, shown: bool = False, **grid: Any
+) -> tuple:
+    """An empty figure of `height` inches and its axes, a grid as `subplots` makes them.
+
+    Only one to be shown needs pyplot, and a screen.
+    """
+    if shown:
+        from matplotlib.pyplot import figure as make
+    else:
+        from matplotlib.figure import Figure as make
+    figure = make(figsize=(WIDTH, height), dpi=DPI / 2, layout="constrained")
+    return figure, figure.subplots(rows, columns, **grid)
+
+
+def image_grid(images: "Tensor", rows: int, columns: int) -> "Tensor":
+    """Arrange images (n, 784) row by row in one picture; places beyond the n-th stay empty.
+
+    Returns:
+        (rows * CELL - GAP, columns * CELL - GAP), 0 where there is no image.
+    """
+    cells = images.new_zeros(rows * columns, CELL, CELL)
+    cells[: len(images), :28, :28] = images.view(-1, 28, 28)
+    picture = cells.view(rows, columns, CELL, CELL).transpose(1, 2).flatten(0, 1).flatten(1)
+    return picture[:-GAP, :-GAP]
+
+
+def show_grid(
+    axes: "Axes", images: "Tensor", rows: int, columns: int, reach: float | None = None
+) -> None:
+    """Draw a grid of images as one; an axes for each would take seconds.
+
+    Args:
+        reach: what the axes say: -reach at the left edge, reach at the right one, the same scale
+            upwards, and 0 in the middle. Without it they say nothing.
+    """
+    picture = image_grid(images, rows, columns).cpu().numpy()
+    drawn = axes.imshow(picture, cmap=INK, vmin=0, vmax=1, interpolation="antialiased")
+    if reach is None:
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        return
+    up = reach * rows / columns
+    # The picture ends half a gap before the cells of its outer images do.
+    width, height = reach * (1 - GAP / CELL / columns), up * (1 - GAP / CELL / rows)
+    drawn.set_extent((-width, width, -height, height))
+    axes.set(xlim=(-reach, reach), ylim=(-up, up))
+
+
+def label_rows(axes: "Axes", labels: Sequence[str]) -> None:
+    """Write a label beside each row of a grid, from the top."""
+    axes.set_yticks([i * CELL + 14 for i in range(len(labels))], labels, fontsize=8)
+    axes.tick_params(length=0)
+
+
+def tick_columns(axes: "Axes", labels: dict[int, str]) -> None:
+    """Write labels below columns of a grid, by the number of the column from 0."""
+    axes.set_xticks([i * CELL + 14 for i in labels], labels.values(), fontsize=8)
+    axes.tick_params(length=0)
+
+
+def plain_axes(axes: "Axes", title: str, x: str, y: str) -> None:
+    """The look of axes with numbers: a title, names of both axes and no frame."""
+    axes.set_title(title, **FONT)
+    axes.set_xlabel(x, **FONT)
+    axes.set_ylabel(y, **FONT)
+    axes.tick_params(which="both", labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def scatter_digits(axes: "Axes", points: "Tensor", digits: "Tensor") -> None:
+    """Points (n, 2) in the colour of their digit, on axes of one scale."""
+    # One scatter in the order of the file, so that no digit covers the others.
+    style = {"cmap": "tab10", "vmin": 0, "vmax": 9, "linewidths": 0}
+    dots = axes.scatter(*points.T, s=2, c=digits, rasterized=True, **style)
+    axes.set_aspect("equal")
+    place = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "handletextpad": 0}
+    legend = dots.legend_elements(num=list(range(10)), fmt="{x:.0f}")
+    axes.legend(*legend, fontsize=8, frameon=False, **place)
+
+
+def finish(figure: "Figure", title: str, save_path: str | Path | None) -> "Figure":
+    """Put the title above the figure, and write it if there is a path, as what its ending says.
+
+    Raises:
+        ValueError: the path ends in none of FILE_TYPES.
+        OSError: the file cannot be written.
+    """
+    text = figure.suptitle(textwrap.fill(title, 90, break_long_words=False), fontsize=10)
+    share = text.get_window_extent().width / figure.bbox.width
+    text.set_fontsize(10 * min(1, 0.98 / share))  # a long name has no spaces to break it at
+    if save_path is not None:
+        _write(figure, Path(save_path))
+    return figure
+
+
+def _write(figure: "Figure", path: Path) -> None:
+    """Write the figure; the same one gives the same bytes."""
+    kind = path.suffix.lower()
+    if kind not in FILE_TYPES:
+        raise ValueError(f"a picture's name must end in {', '.join(FILE_TYPES)}, not {path.name!r}")
+    from matplotlib import rc_context
+
+    picture = io.BytesIO()
+    with rc_context({"svg.hashsalt": "vae"}):  # without one, the names inside are random
+        figure.savefig(picture, format=kind[1:], dpi=DPI, metadata=FILE_TYPES[kind])
+    write_atomically(path, picture.getvalue())

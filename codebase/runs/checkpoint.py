@@ -1,0 +1,132 @@
+"""Models and training states in files: how they are written, read and checked."""
+
+import io
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from codebase.runs.folder import saved_steps, state_path
+from codebase.settings import Settings
+from codebase.system.errors import CheckpointError
+from codebase.system.files import write_atomically
+
+# What torch.compile and DataParallel put before the names of the parameters they wrap.
+WRAPPERS = re.compile(r"^module\.|\b_orig_mod\.")
+
+
+def save(content: dict[str, Any], path: Path) -> None:
+    """Write a dictionary of tensors and plain values, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written; one that was there before is as it was.
+    """
+    # Through memory, because torch.save puts the name of the file it writes to into the file.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read what `save` wrote, with every tensor on the CPU. Nothing in the file is executed.
+
+    Raises:
+        CheckpointError: the file is cut short, damaged or no checkpoint.
+        OSError: it cannot be read.
+    """
+    file = io.BytesIO(path.read_bytes())
+    try:
+        # torch.save writes checksums that torch.load does not look at.
+        if zipfile.is_zipfile(file) and (damaged := zipfile.ZipFile(file).testzip()):
+            raise zipfile.BadZipFile(damaged)
+        file.seek(0)
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can raise anything
+        raise CheckpointError(
+            f"{path} is cut short, damaged or no checkpoint; put a sound copy there or train anew"
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
+    return content
+
+
+def save_model(model: nn.Module, path: Path) -> None:
+    """Write the model's parameters as a plain `state_dict` on the CPU.
+
+    Raises:
+        OSError: the file cannot be written; one that was there before is as it was.
+    """
+    save({_plain(name): value.cpu() for name, value in model.state_dict().items()}, path)
+
+
+def load_model(model: nn.Module, path: Path) -> None:
+    """Read the model's parameters from a `state_dict` of the same names and shapes.
+
+    It may be of a model that was compiled or wrapped, and the "state_dict" of a larger checkpoint.
+
+    Raises:
+        CheckpointError: the file is absent, damaged or of another model.
+    """
+    if not path.is_file():
+        steps = ", ".join(map(str, saved_steps(path.parent)))
+        hint = f"{steps}; choose one with --iter_max" if steps else "none"
+        raise CheckpointError(f"there is no checkpoint {path}; steps saved in its folder: {hint}")
+    content = load(path)
+    for wrapper in ("model_state_dict", "state_dict"):
+        content = content.get(wrapper, content)
+    load_parameters(model, content, path)
+
+
+def load_parameters(model: nn.Module, parameters: dict[str, Any], path: Path) -> None:
+    """Give the model the parameters that were read from `path`.
+
+    Raises:
+        CheckpointError: they are of another model, or one is not finite.
+    """
+    own_names = {_plain(name): name for name in model.state_dict()}
+    with refused(f"{path} is of other networks or another --z"):
+        named = {_plain(name): value for name, value in parameters.items()}
+        model.load_state_dict({own_names.get(name, name): x for name, x in named.items()})
+    if not all(value.isfinite().all() for value in model.state_dict().values()):
+        raise CheckpointError(f"{path} is damaged: it holds values that are not finite")
+
+
+@contextmanager
+def refused(what: str) -> Iterator[None]:
+    """Turn what PyTorch raises about the content of a file into one sentence.
+
+    Raises:
+        CheckpointError: something was raised inside the block; the message begins with `what`.
+    """
+    try:
+        yield
+    except Exception as error:  # other content than what was saved can raise anything
+        raise CheckpointError(f"{what}: {str(error).splitlines()[-1].strip()}") from error
+
+
+def read_state(folder: Path, settings: Settings) -> dict[str, Any] | None:
+    """The training state in the folder of a run of these settings; None if there is none.
+
+    Raises:
+        CheckpointError: it is damaged or of other settings, or there are models and no state.
+    """
+    path, now = state_path(folder), settings.deciding()
+    if not path.exists():
+        if saved_steps(folder):
+            raise CheckpointError(f"{folder} has models, but no {path.name} to go on from")
+        return None
+    state = load(path)
+    then = state.get("settings", {})
+    changes = [f"{k} was {then.get(k)} and is {now[k]}" for k in now if then.get(k) != now[k]]
+    if changes:
+        raise CheckpointError(f"{path} is of other settings: {', '.join(changes)}")
+    return state
+
+
+def _plain(name: str) -> str:
+    return WRAPPERS.sub("", name)

@@ -1,0 +1,56 @@
+"""The table of several runs, made from their folders."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from codebase.evaluate import ALL_TEST, TEST
+from codebase.runs.folder import CHECKPOINTS, run_folder
+from codebase.runs.metrics import bounds_after
+from codebase.settings import Settings
+from codebase.system.files import write_table
+
+COLUMNS = ("run", "NELBO", "KL", "REC", "NELBO, all test images", "training time", "steps", "data")
+
+
+def make_table(runs: Sequence[Settings], failures: dict[int, str]) -> list[list[str]]:
+    """The lines of the table: one for each run, then mean and standard deviation of the finished.
+
+    Args:
+        failures: by the run's number, why it has no bounds.
+    """
+    lines, finished = [], []
+    for settings in runs:
+        rows = bounds_after(run_folder(settings), settings.iter_max)
+        if settings.run in failures or not rows:
+            reason = failures.get(settings.run, "no bounds in its folder")
+            cells = [f"failed: {reason}", "", "", "", ""]
+        else:
+            finished.append([*rows[TEST].bounds, rows[ALL_TEST].bounds.nelbo])
+            cells = [*map("{:.4f}".format, finished[-1]), _time(rows[TEST].seconds)]
+        lines.append([str(settings.run), *cells, str(settings.iter_max), settings.dataset])
+    statistic = {"average": statistics.mean, "standard deviation": statistics.stdev}
+    for name, fewest in [("average", 1), ("standard deviation", 2)]:
+        if len(finished) >= fewest:
+            values = map(statistic[name], zip(*finished, strict=True))
+            lines.append([name, *map("{:.4f}".format, values), "", "", ""])
+    return lines
+
+
+def save_table(runs: Sequence[Settings], table: Sequence[Sequence[str]]) -> Path:
+    """Write the table of these runs into a file that is named after them."""
+    name = f"{runs[0].name}-{runs[-1].run:04d}_steps={runs[0].iter_max}.csv"
+    path = CHECKPOINTS / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_table(path, [COLUMNS, *table])
+    return path
+
+
+def print_table(table: Sequence[Sequence[str]]) -> None:
+    """Print the table as Markdown."""
+    for line in [COLUMNS, ["---"] * len(COLUMNS), *table]:
+        print(f"| {' | '.join(line)} |")
+
+
+def _time(seconds: float | None) -> str:
+    return "" if seconds is None else "{:02d}:{:02d}".format(*divmod(int(seconds), 60))

@@ -1,0 +1,1 @@
+"""What the program asks of the machine: files, signals, streams, randomness, the processor."""

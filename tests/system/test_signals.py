@@ -1,0 +1,96 @@
+"""What asks the program to end."""
+
+import os
+import signal
+import threading
+
+import pytest
+from codebase.signals import ENDING, blocked_interrupts, caught_signals
+from conftest import SCRIPT
+
+# Runs the script, and presses Ctrl-C when it imports a certain module.
+PROGRAM = """
+import os, runpy, signal, sys
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == module:
+            print("pressed", flush=True)
+            os.kill(os.getpid(), signal.SIGINT)
+
+module, *sys.argv = sys.argv[1:]
+sys.meta_path.insert(0, Finder())
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_all_signals_are_collected_and_then_handled_as_before(stray):
+    with caught_signals() as caught:
+        for number in (*ENDING, signal.SIGTERM):
+            signal.raise_signal(number)
+    assert caught == [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTERM]
+    assert stray == []
+    with pytest.raises(ZeroDivisionError), caught_signals():
+        raise ZeroDivisionError
+    signal.raise_signal(signal.SIGHUP)
+    assert stray == [signal.SIGHUP]
+    assert len(caught) == 4
+
+
+def test_a_signal_that_is_ignored_stays_ignored(stray):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as by nohup
+    with caught_signals() as caught:
+        signal.raise_signal(signal.SIGHUP)
+    signal.raise_signal(signal.SIGHUP)
+    assert caught == stray == []
+
+
+def test_only_the_main_thread_handles_signals(stray):
+    def collect():
+        with caught_signals() as caught:
+            signal.raise_signal(signal.SIGTERM)
+        collected.append(caught)
+
+    collected = []
+    thread = threading.Thread(target=collect)
+    thread.start()
+    thread.join()
+    assert collected == [[]]
+    assert stray == [signal.SIGTERM]
+
+
+def test_a_process_that_is_started_meanwhile_never_hears_of_an_interrupt(start):
+    """The first one neither, with which multiprocessing starts a helper that has its own ideas."""
+    program = """
+import multiprocessing, signal
+from codebase.signals import blocked_interrupts
+context = multiprocessing.get_context("spawn")
+for _ in range(2):
+    process = context.Process(target=signal.raise_signal, args=[signal.SIGINT])
+    with blocked_interrupts():
+        process.start()
+    process.join()
+    print(process.exitcode)
+"""
+    process = start("-c", program, env=os.environ | {"PYTHONPATH": str(SCRIPT.parent)})
+    assert process.communicate() == ("0\n0\n", "")
+
+
+def test_an_interrupt_meanwhile_is_not_lost(stray):
+    with blocked_interrupts():
+        signal.raise_signal(signal.SIGINT)
+        assert stray == []
+    assert stray == [signal.SIGINT]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["torch.nn", "torchvision.models"])
+def test_an_interrupted_import_ends_without_a_traceback(start, tmp_path, module):
+    process = start("-c", PROGRAM, module, SCRIPT, "--dataset", "mnist")
+    output, errors = process.communicate()
+    assert output.endswith("pressed\n")
+    assert process.returncode in (130, -signal.SIGINT)
+    assert "Traceback" not in errors
+    if module == "torchvision.models":  # before a download
+        assert [path.name for path in tmp_path.glob("data/*")] == ["MNIST"]
