@@ -33,7 +33,6 @@ def run(args: Namespace) -> int:
     """Do what the arguments say; give the exit status."""
     from codebase.datasets.loading import load
     from codebase.runs.team import assembled
-    from codebase.system.progress import Bar
     from codebase.train import load_trained, train
 
     prepare_processor()
@@ -57,8 +56,7 @@ def run(args: Namespace) -> int:
             return run_several(args, settings, device, team)
         if args.train:
             options = {"iter_save": args.iter_save, "resume": bool(args.resume), "team": team}
-            with Bar(settings.run, settings.iter_max) as bar:
-                model = train(settings, images, device, show=bar.show, **options)
+            model = train(settings, images, device, **options)
         elif team.first:
             model = load_trained(settings, device)
         return report(args, settings, images, model) if team.first else 0
@@ -115,10 +113,13 @@ def report(args: Namespace, settings: Settings, images: "Images", model: "VAE") 
         with told(failures):
             for iw in (1, 10, 100, 1000):
                 print(f"Negative IWAE-{iw}: {evaluate.negative_iwae(model, x, iw):.4f}")
-    for path in figure_paths(getattr(args, "figure", None), settings, folder):
+    # The assignment's picture lies where the program was started.
+    is_assignment = settings.name == Settings(run=settings.run).name
+    for place in (Path(), folder) if is_assignment else (folder,):
         with told(failures), seeded(evaluate.SEED, evaluate.device_of(model)):
+            path = place / "visualizing_result.png"
             visualize.visualize_samples(model, save_path=path, title=settings.title)
-            print(f"Visualization saved at {path}")
+            print(f"Visualization saved at {os.path.join(place, path.name)}")
     if args.figures:
         gallery.write_all(model, images, settings, failures)
     if args.explorer:
@@ -127,15 +128,6 @@ def report(args: Namespace, settings: Settings, images: "Images", model: "VAE") 
             explorer.write(model, images, settings.title, path)
             print(f"Explorer saved at {path}; open it in a browser")
     return 1 if failures else 0
-
-
-def figure_paths(figure: str | None, settings: Settings, folder: Path) -> list[str | Path]:
-    """Where the picture of samples is written: where it was asked for, and in the run's folder."""
-    name = "visualizing_result.png"
-    if figure is None and settings.name == Settings(run=settings.run).name:
-        figure = f"./{name}"
-    paths = [figure] if figure else []
-    return [*paths, folder / name] if os.access(folder, os.W_OK) else paths
 
 
 def main(argv: list[str] | None = None) -> int:

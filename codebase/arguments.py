@@ -2,13 +2,10 @@
 
 import argparse
 import math
-import os
 from collections.abc import Callable
 
 from codebase.models import nns
-from codebase.pictures.drawing import FILE_TYPES
 from codebase.settings import SCHEDULES, Settings
-from codebase.system.processor import place_in_team
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,51 +16,24 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
-def whole_number(minimum: int, maximum: int = 1_000_000_000) -> Callable[[str], int]:
-    """The type of an argument that is a whole number within limits."""
+def number(
+    kind: type[int] | type[float], least: float, most: float = 1_000_000_000
+) -> Callable[[str], float]:
+    """The type of an argument that is a number within limits."""
 
-    def parse(text: str) -> int:
+    def parse(text: str) -> float:
         """Read one argument."""
-        digits = text.isascii() and text.isdigit() and len(text) <= len(str(maximum))
-        if not digits or not minimum <= int(text) <= maximum:
-            raise argparse.ArgumentTypeError(
-                f"must be a whole number from {minimum} to {maximum}, not {text!r}"
-            )
-        return int(text)
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if least <= value <= most:
+            return value
+        name = "a whole number" if kind is int else "a number"
+        limits = f"must be {name} from {least} to {most}"
+        raise argparse.ArgumentTypeError(f"{limits}, not {text!r}")
 
     return parse
-
-
-def positive_number(text: str) -> float:
-    """The type of an argument that is a positive number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a positive number, not {text!r}")
-    return value
-
-
-def data_set(text: str) -> str:
-    """The type of an argument that names a data set."""
-    if text != "auto":
-        from codebase.data import DATASETS
-
-        if text not in DATASETS:
-            raise argparse.ArgumentTypeError(f"must be {' or '.join(DATASETS)}, not {text!r}")
-    return text
-
-
-def picture(text: str) -> str:
-    """The type of an argument that names a picture to write."""
-    folder = os.path.dirname(text) or "."
-    if not text.lower().endswith(tuple(FILE_TYPES)) or os.path.isdir(text):
-        endings = ", ".join(FILE_TYPES)
-        raise argparse.ArgumentTypeError(f"must be a file name in {endings}, not {text!r}")
-    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise argparse.ArgumentTypeError(f"must be in a folder that can be written, not {text!r}")
-    return text
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -74,68 +44,33 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    add = parser.add_argument
-    count = {"type": whole_number(1), "metavar": "N"}
-    switch = {"type": whole_number(0, 1), "metavar": "{0,1}"}
-    add("--z", type=whole_number(1, 1_000), metavar="N", help="latent dimensions")
-    add("--iter_max", **count, help="training steps")
-    add("--iter_save", **count, help="steps between checkpoints")
-    add("--run", type=whole_number(0), metavar="N", help="number and seed of the run")
-    add("--train", **switch, help="0: load the model of step iter_max instead of training")
-    add("--resume", **switch, help="1: go on from where the run was interrupted; 0: start anew")
-    add("--nn", choices=nns.names(), help="networks, a file in codebase/models/nns")
-    add("--batch_size", **count, help="images in a training step")
-    add("--lr", type=positive_number, metavar="X", help="learning rate of Adam")
-    add(
-        "--lr_schedule",
-        choices=tuple(SCHEDULES),
-        help="linear: fall to 0 at iter_max, after a rise over the first 100 steps",
-    )
-    add(
-        "--dataset",
-        type=data_set,
-        metavar="NAME",
-        help="mnist, synthetic, or auto: mnist if it is there or can be downloaded, else synthetic",
-    )
-    add("--data_dir", metavar="DIR", help="folder of the images")
-    add(
-        "--runs",
-        type=whole_number(1, 10_000),
-        metavar="N",
-        help="number of runs, from --run on, to train or load; prints their table",
-    )
-    add(
-        "--jobs",
-        type=whole_number(0),
-        metavar="N",
-        help="runs at a time; 0: one for each core (or as OMP_NUM_THREADS says), one on a GPU",
-    )
-    add("--figures", **switch, help="1: write all pictures into the run's folder as well")
-    add(
-        "--figure",
-        type=picture,
-        metavar="FILE",
-        default=argparse.SUPPRESS,
-        help="picture of 200 samples, .png, .pdf or .svg, beside the one in the run's folder "
-        "(default: ./visualizing_result.png with the assignment's settings)",
-    )
-    add("--explorer", **switch, help="1: write a page to walk through the latent space")
-    add("--device", help="auto: a GPU if there is one; or cpu, cuda, cuda:1, ...")
-    parser.set_defaults(
-        **Settings()._asdict() | {"dataset": "auto"},
-        iter_save=10000,
-        train=1,
-        resume=0,
-        data_dir="data",
-        runs=1,
-        jobs=0,
-        figures=0,
-        explorer=0,
-        device="auto",
-    )
-    args = parser.parse_args(argv)
-    if args.jobs and place_in_team()[1] > 1:
-        parser.error("argument --jobs: torchrun decides how many runs there are at a time")
-    if args.runs > 1 and "figure" in args:
-        parser.error("argument --figure: of several runs, --figures 1 writes all pictures")
-    return args
+
+    def add(option: str, explanation: str, default: object = None, **kind: object) -> None:
+        """Add an option with its default; a whole number from 1 unless it is of another kind."""
+        kind = kind or {"type": number(int, 1), "metavar": "N"}
+        parser.add_argument(f"--{option}", help=explanation, default=default, **kind)
+
+    from_0 = {"type": number(int, 0), "metavar": "N"}
+    switch = {"type": number(int, 0, 1), "metavar": "{0,1}"}
+    settings = Settings()
+    add("z", "latent dimensions", settings.z, type=number(int, 1, 1_000), metavar="N")
+    add("iter_max", "training steps", settings.iter_max)
+    add("iter_save", "steps between checkpoints", 10_000)
+    add("run", "number and seed of the run", settings.run, **from_0)
+    add("train", "0: load the model of step iter_max instead of training", 1, **switch)
+    add("resume", "1: go on from where the run was interrupted; 0: start anew", 0, **switch)
+    add("nn", "networks, a file in codebase/models/nns", settings.nn, choices=nns.names())
+    add("batch_size", "images in a training step", settings.batch_size)
+    add("lr", "learning rate of Adam", settings.lr, type=number(float, 1e-9), metavar="X")
+    linear = "linear: fall to 0 at iter_max, after a rise over the first 100 steps"
+    add("lr_schedule", linear, settings.lr_schedule, choices=tuple(SCHEDULES))
+    auto = "auto: mnist if it is there or can be downloaded, else synthetic"
+    add("dataset", f"mnist, synthetic, or {auto}", "auto", metavar="NAME")
+    add("data_dir", "folder of the images", "data", metavar="DIR")
+    add("runs", "number of runs, from --run on, to train or load; prints their table", 1)
+    jobs = "runs at a time; 0: one for each core (or as OMP_NUM_THREADS says), one on a GPU"
+    add("jobs", jobs, 0, **from_0)
+    add("figures", "1: write all pictures into the run's folder as well", 0, **switch)
+    add("explorer", "1: write a page to walk through the latent space", 0, **switch)
+    add("device", "auto: a GPU if there is one; or cpu, cuda, cuda:1, ...", "auto", metavar="NAME")
+    return parser.parse_args(argv)

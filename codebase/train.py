@@ -1,6 +1,5 @@
 """A training run: its step, what the step changes, and the loop around it."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -96,25 +95,17 @@ def train(
     iter_save: int = 10_000,
     resume: bool = False,
     team: Team = ALONE,
-    show: Callable[[int, float], object] = lambda step, loss: None,
     seconds_between_states: float = 60,
 ) -> VAE:
     """Train the run's model for `iter_max` steps, saving it every `iter_save` steps and at the end.
 
     Beside the models, `training-state.pt` is kept up to date for resuming, and `metrics.csv` with
-    the bounds on the way. An earlier run of the same name is moved aside.
-
-    Args:
-        resume: go on from the state in the run's folder, if there is one.
-        team: the processes that share each batch.
-        show: is told the step and the loss a few times each second.
+    the bounds on the way. An earlier run of the same name is moved aside, unless `resume` goes on
+    with it.
 
     Raises:
-        CheckpointError: there is nothing sound to resume, or it is of other settings.
-        BusyError: another process is training in the folder.
-        Interrupted: a signal came, and the state has been saved.
-        UserError: the images are fewer than a batch, the processes cannot share one evenly, or the
-            loss, a bound on test images or the parameters are no longer finite.
+        UserError: the images are fewer than a batch, the processes of the team cannot share one
+            evenly, or the training has diverged; or as `Keeper.keeping`.
         OSError: something cannot be written.
     """
     size = settings.batch_size
@@ -125,8 +116,8 @@ def train(
         advice = f"choose a multiple of {team.size}"
         raise UserError(f"{team.size} processes cannot share --batch_size {size} evenly; {advice}")
     training = Training(settings, device, team)
-    keeper = Keeper(training, images, iter_save, show, seconds_between_states)
-    with keeper.keeping(resume), seeds.kept(device):
+    keeper = Keeper(training, images, iter_save, seconds_between_states)
+    with keeper.keeping(resume), seeds.seeded(settings.run, device):  # each step seeds anew
         pixels = images.train.to(device)
         rows = batch_rows(len(pixels), size, settings.run, device, training.step)
         while training.step < settings.iter_max:

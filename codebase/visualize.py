@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from codebase.models.vae import VAE
-from codebase.pictures.drawing import finish, new_figure, show_grid
+from codebase.pictures.drawing import new_figure, put_title, show_grid, write_figure
 
 
 @torch.no_grad()
@@ -34,8 +34,10 @@ def visualize_samples(
     x = model.sample_x(num_samples)
     figure, axes = new_figure(8 * rows / columns + 0.4, shown=save_path is None)
     show_grid(axes, x, rows, columns)
-    finish(figure, f"Samples x ~ p(x | z), z ~ p(z): {title or model.name}", save_path)
-    if save_path is None:
+    put_title(figure, f"Samples x ~ p(x | z), z ~ p(z): {title or model.name}")
+    if save_path is not None:
+        write_figure(figure, save_path)
+    else:
         import matplotlib.pyplot as plt
 
         plt.show()

@@ -1,12 +1,11 @@
 """Pictures of the bounds of runs: against the steps of a training, and against z."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from codebase.evaluate import ALL_TEST, TEST, Bounds
-from codebase.pictures.drawing import finish, new_figure, plain_axes
+from codebase.pictures.drawing import new_figure, plain_axes
 from codebase.runs.folder import run_folder, runs_beside
 from codebase.runs.metrics import TRAIN, Row, bounds_after
 from codebase.settings import Settings
@@ -25,9 +24,7 @@ STYLES: dict[str, dict[str, Any]] = {
 Points = Sequence[tuple[int, Bounds]]  # places on the horizontal axis, and the bounds there
 
 
-def learning_curve(
-    rows: Sequence[Row], title: str = "", save_path: str | Path | None = None
-) -> "Figure | None":
+def learning_curve(rows: Sequence[Row]) -> "Figure | None":
     """NELBO, KL and REC against training steps, from the rows of a run; None if there are none.
 
     Above the whole run; below its last three quarters, on axes that show a difference of a nat.
@@ -44,12 +41,11 @@ def learning_curve(
         axes.set_xscale("log")
     _name_axes(panels[0], PANELS, "training steps")
     _name_axes(panels[1], [""] * 3, "steps, the last three quarters")
-    return _finish(figure, f"Learning curve: {title}", save_path)
+    _add_legend(figure)
+    return figure
 
 
-def bounds_against_z(
-    settings: Settings, title: str = "", save_path: str | Path | None = None
-) -> "Figure | None":
+def bounds_against_z(settings: Settings) -> "Figure | None":
     """NELBO, KL and REC at their end of all runs that differ in z or number only.
 
     A point for each run, and a line of means; None if all runs have one z.
@@ -78,7 +74,8 @@ def bounds_against_z(
         axes.minorticks_off()
         axes.margins(0.1)
     _name_axes(panels, PANELS, "z, latent dimensions")
-    return _finish(figure, f"Bounds against z: {title}", save_path)
+    _add_legend(figure)
+    return figure
 
 
 def _mean(bounds: Sequence[Bounds]) -> Bounds:
@@ -107,7 +104,6 @@ def _name_axes(panels: "Sequence[Axes]", titles: Sequence[str], x: str) -> None:
         plain_axes(axes, title, x, "nats per image" if axes is panels[0] else "")
 
 
-def _finish(figure: "Figure", title: str, save_path: str | Path | None) -> "Figure":
+def _add_legend(figure: "Figure") -> None:
     lines = figure.axes[0].get_legend_handles_labels()
     figure.legend(*lines, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    return finish(figure, title, save_path)

@@ -2,7 +2,7 @@
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,15 +72,10 @@ def show_grid(
     axes.set(xlim=(-reach, reach), ylim=(-up, up))
 
 
-def label_rows(axes: "Axes", labels: Sequence[str]) -> None:
-    """Write a label beside each row of a grid, from the top."""
-    axes.set_yticks([i * CELL + 14 for i in range(len(labels))], labels, fontsize=8)
-    axes.tick_params(length=0)
-
-
-def tick_columns(axes: "Axes", labels: dict[int, str]) -> None:
-    """Write labels below columns of a grid, by the number of the column from 0."""
-    axes.set_xticks([i * CELL + 14 for i in labels], labels.values(), fontsize=8)
+def label_cells(axes: "Axes", rows: Sequence[str] = (), columns: Mapping[int, str] = {}) -> None:
+    """Write labels beside the rows of a grid, from the top, and below columns by their number."""
+    axes.set_yticks([i * CELL + 14 for i in range(len(rows))], rows, fontsize=8)
+    axes.set_xticks([i * CELL + 14 for i in columns], columns.values(), fontsize=8)
     axes.tick_params(length=0)
 
 
@@ -104,23 +99,21 @@ def scatter_digits(axes: "Axes", points: "Tensor", digits: "Tensor") -> None:
     axes.legend(*legend, fontsize=8, frameon=False, **place)
 
 
-def finish(figure: "Figure", title: str, save_path: str | Path | None) -> "Figure":
-    """Put the title above the figure, and write it if there is a path, as what its ending says.
+def put_title(figure: "Figure", title: str) -> None:
+    """Write a title above the figure, in as many lines and as small as it needs."""
+    text = figure.suptitle(textwrap.fill(title, 90, break_long_words=False), fontsize=10)
+    share = text.get_window_extent().width / figure.bbox.width
+    text.set_fontsize(10 * min(1, 0.98 / share))  # a long name has no spaces to break it at
+
+
+def write_figure(figure: "Figure", path: str | Path) -> None:
+    """Write the figure as what the path's ending says; the same one gives the same bytes.
 
     Raises:
         ValueError: the path ends in none of FILE_TYPES.
         OSError: the file cannot be written.
     """
-    text = figure.suptitle(textwrap.fill(title, 90, break_long_words=False), fontsize=10)
-    share = text.get_window_extent().width / figure.bbox.width
-    text.set_fontsize(10 * min(1, 0.98 / share))  # a long name has no spaces to break it at
-    if save_path is not None:
-        _write(figure, Path(save_path))
-    return figure
-
-
-def _write(figure: "Figure", path: Path) -> None:
-    """Write the figure; the same one gives the same bytes."""
+    path = Path(path)
     kind = path.suffix.lower()
     if kind not in FILE_TYPES:
         raise ValueError(f"a picture's name must end in {', '.join(FILE_TYPES)}, not {path.name!r}")

@@ -108,11 +108,8 @@ def _packed(layer: nn.Module) -> dict[str, object]:
 def _plane(means: Tensor, shown: Tensor, digits: Tensor) -> dict[str, object]:
     """The plane of the map, by its origin and two directions, and where the images are in it.
 
-    Args:
-        means: (n, z) posterior means of all test images, whose principal components the directions
-            are, if z is above 2.
-        shown: (SHOWN, z) posterior means of the page's test images.
-        digits: (SHOWN,) their digits.
+    If z is above 2, the directions are the principal components of the `means` (n, z) of all test
+    images. The page's images have the means `shown` (SHOWN, z) and the `digits` (SHOWN,).
     """
     z_dim = means.shape[1]
     origin, directions, labels = torch.zeros(z_dim), torch.eye(2, z_dim), ["z1", "z2"]

@@ -21,11 +21,7 @@ WRAPPERS = re.compile(r"^module\.|\b_orig_mod\.")
 
 
 def save(content: dict[str, Any], path: Path) -> None:
-    """Write a dictionary of tensors and plain values, whole or not at all.
-
-    Raises:
-        OSError: the file cannot be written; one that was there before is as it was.
-    """
+    """Write a dictionary of tensors and plain values, whole or not at all."""
     # Through memory, because torch.save puts the name of the file it writes to into the file.
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -56,11 +52,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def save_model(model: nn.Module, path: Path) -> None:
-    """Write the model's parameters as a plain `state_dict` on the CPU.
-
-    Raises:
-        OSError: the file cannot be written; one that was there before is as it was.
-    """
+    """Write the model's parameters as a plain `state_dict` on the CPU."""
     save({_plain(name): value.cpu() for name, value in model.state_dict().items()}, path)
 
 
@@ -79,18 +71,9 @@ def load_model(model: nn.Module, path: Path) -> None:
     content = load(path)
     for wrapper in ("model_state_dict", "state_dict"):
         content = content.get(wrapper, content)
-    load_parameters(model, content, path)
-
-
-def load_parameters(model: nn.Module, parameters: dict[str, Any], path: Path) -> None:
-    """Give the model the parameters that were read from `path`.
-
-    Raises:
-        CheckpointError: they are of another model, or one is not finite.
-    """
     own_names = {_plain(name): name for name in model.state_dict()}
     with refused(f"{path} is of other networks or another --z"):
-        named = {_plain(name): value for name, value in parameters.items()}
+        named = {_plain(name): value for name, value in content.items()}
         model.load_state_dict({own_names.get(name, name): x for name, x in named.items()})
     if not all(value.isfinite().all() for value in model.state_dict().values()):
         raise CheckpointError(f"{path} is damaged: it holds values that are not finite")
@@ -98,11 +81,7 @@ def load_parameters(model: nn.Module, parameters: dict[str, Any], path: Path) ->
 
 @contextmanager
 def refused(what: str) -> Iterator[None]:
-    """Turn what PyTorch raises about the content of a file into one sentence.
-
-    Raises:
-        CheckpointError: something was raised inside the block; the message begins with `what`.
-    """
+    """Turn what PyTorch raises about a file's content into a CheckpointError that says `what`."""
     try:
         yield
     except Exception as error:  # other content than what was saved can raise anything

@@ -75,10 +75,9 @@ def is_used(folder: Path) -> bool:
 
 
 def move_aside(folder: Path) -> Path | None:
-    """Rename the folder of an earlier run to the first free of NAME.1, NAME.2, ...
+    """Rename the folder of an earlier run to the first free of NAME.1, NAME.2, ...; give that.
 
-    Returns:
-        its new path; None if no run has saved anything in it, and it is used as it is.
+    A folder in which no run has saved anything is used as it is, and None is given.
     """
     if not is_used(folder):
         return None

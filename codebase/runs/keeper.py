@@ -1,30 +1,21 @@
-"""What keeps a run while it trains: its folder, its rows, its models, and what ends it."""
+"""What keeps a run while it trains: its folder, its rows, its models, its bar, and its end."""
 
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from codebase.data import Images
 from codebase.evaluate import ALL_TEST, TEST, Bounds, measure
 from codebase.runs import checkpoint
-from codebase.runs.folder import (
-    locked,
-    model_path,
-    move_aside,
-    run_folder,
-    saved_steps,
-    state_path,
-)
+from codebase.runs.folder import locked, model_path, move_aside, run_folder, saved_steps, state_path
 from codebase.runs.metrics import TRAIN, Row, read_metrics, write_metrics
-from codebase.runs.team import Team
-from codebase.settings import Settings
 from codebase.system.errors import CheckpointError, Interrupted, UserError
 from codebase.system.signals import caught_signals
 
@@ -34,38 +25,23 @@ SHOW_EVERY = 0.25  # seconds
 TEST_AFTER = {n * 10**e for n in (1, 2, 5) for e in range(2, 10)}
 
 
-class Trains(Protocol):
-    """What is kept: `train.Training`."""
-
-    settings: Settings
-    device: torch.device
-    team: Team
-    model: nn.Module
-    step: int
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that a step changes."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
-
-
 class Keeper:
-    """The folder of a run that trains. After each step it is told, and does what is due.
+    """Keeps a run that trains in its folder. After each step it is told, and does what is due.
 
     Of several processes that share a batch, the first writes, and all end after the same step.
+
+    Args:
+        training: a `train.Training`, or what has its settings, team, device, model, step,
+            `state_dict` and `load_state_dict`.
+        iter_save: steps between models.
+        seconds_between_states: what a run can lose if its process is killed.
     """
 
     def __init__(
-        self,
-        training: Trains,
-        images: Images,
-        iter_save: int,
-        show: Callable[[int, float], object],
-        seconds_between_states: float,
+        self, training: Any, images: Images, iter_save: int, seconds_between_states: float
     ):
-        self.training, self.images, self.iter_save, self.show = training, images, iter_save, show
-        self.seconds_between_states = seconds_between_states
+        self.training, self.images = training, images
+        self.iter_save, self.seconds_between_states = iter_save, seconds_between_states
         self.folder = run_folder(training.settings)
         self.rows: list[Row] = []
         self.window = torch.zeros(3, device=training.device)  # sum of the bounds since the last row
@@ -73,7 +49,7 @@ class Keeper:
 
     @contextmanager
     def keeping(self, resume: bool) -> Iterator[None]:
-        """Lock the folder and catch signals inside the block.
+        """Lock the folder, catch signals and show a bar inside the block.
 
         Before, go on with what the folder holds, or move it aside.
 
@@ -82,14 +58,17 @@ class Keeper:
             BusyError: another process is training in the folder.
             Interrupted: a signal came while the last step was kept.
         """
-        lock = locked(self.folder) if self.training.team.first else nullcontext()
-        with lock, caught_signals() as self.caught:
+        training, first = self.training, self.training.team.first
+        with locked(self.folder) if first else nullcontext(), caught_signals() as self.caught:
             if resume:
                 self._resume()
-            elif self.training.team.first and (earlier := move_aside(self.folder)):
+            elif first and (earlier := move_aside(self.folder)):
                 advice = "--resume 1 would have gone on with it"
                 tqdm.write(f"The earlier run is now {earlier}; {advice}")
-            yield
+            bar = {"desc": f"run {training.settings.run}", "dynamic_ncols": True}
+            steps = {"initial": training.step, "total": training.settings.iter_max}
+            with tqdm(**bar, **steps) as self.bar:
+                yield
             if self.caught:
                 raise self._interruption()
 
@@ -113,8 +92,8 @@ class Keeper:
         state_due = ending or self._model_due() or now - self.saved >= self.seconds_between_states
         # Reading the loss waits for the device, so this is done a few times each second only.
         if state_due or now - self.shown >= SHOW_EVERY:
-            self.show(training.step, self._finite(loss.item()))
-            self.shown = now
+            self.bar.n, self.shown = training.step, now
+            self.bar.set_postfix(loss=f"{self._finite(loss.item()):.2e}")
         if state_due:
             self._save()
             self.saved = now
@@ -123,10 +102,8 @@ class Keeper:
 
     def _resume(self) -> None:
         """Put the training into the state that the folder holds, if there is one."""
-        training, path = self.training, state_path(self.folder)
-        iter_max = training.settings.iter_max
+        training, path, state = self.training, state_path(self.folder), None
         try:
-            state = None
             if training.team.first:
                 state = checkpoint.read_state(self.folder, training.settings)
             state = training.team.from_first(state)
@@ -141,6 +118,7 @@ class Keeper:
             anew = f"without --resume 1 a new run starts, and {self.folder} is kept"
             raise CheckpointError(f"{error}; {anew} under another name") from error
         self.rows = [row for row in read_metrics(self.folder) if row.step <= training.step]
+        iter_max = training.settings.iter_max
         word = "Already" if training.step >= iter_max else "Resuming"
         tqdm.write(f"{word} at step {training.step}")
         if training.step > iter_max:
@@ -169,7 +147,7 @@ class Keeper:
 
     def _add_row(self, images: str, bounds: Bounds) -> None:
         seconds = round(time.monotonic() - self.began, 3)
-        self.rows.append(Row(self.training.step, images, bounds, seconds))
+        self.rows.append(Row(self.training.step, images, *bounds, seconds))
 
     def _save(self) -> None:
         """Write the model, if it is due, the rows and the state."""

@@ -10,7 +10,7 @@ from contextlib import suppress
 from tqdm import tqdm
 
 from codebase.runs.folder import run_folder
-from codebase.runs.metrics import bounds_after, metrics_path
+from codebase.runs.metrics import METRICS, bounds_after
 from codebase.settings import Settings
 from codebase.system.errors import Interrupted, UserError
 from codebase.system.signals import caught_signals
@@ -92,5 +92,5 @@ def _when_finished(settings: Settings) -> int | None:
     folder = run_folder(settings)
     with suppress(UserError):
         if bounds_after(folder, settings.iter_max):
-            return metrics_path(folder).stat().st_mtime_ns
+            return (folder / METRICS).stat().st_mtime_ns
     return None

@@ -1,8 +1,9 @@
 """The table of several runs, made from their folders."""
 
-import statistics
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 
 from codebase.evaluate import ALL_TEST, TEST
 from codebase.runs.folder import CHECKPOINTS, run_folder
@@ -29,10 +30,9 @@ def make_table(runs: Sequence[Settings], failures: dict[int, str]) -> list[list[
             finished.append([*rows[TEST].bounds, rows[ALL_TEST].bounds.nelbo])
             cells = [*map("{:.4f}".format, finished[-1]), _time(rows[TEST].seconds)]
         lines.append([str(settings.run), *cells, str(settings.iter_max), settings.dataset])
-    statistic = {"average": statistics.mean, "standard deviation": statistics.stdev}
-    for name, fewest in [("average", 1), ("standard deviation", 2)]:
+    for name, statistic, fewest in [("average", fmean, 1), ("standard deviation", stdev, 2)]:
         if len(finished) >= fewest:
-            values = map(statistic[name], zip(*finished, strict=True))
+            values = map(statistic, zip(*finished, strict=True))
             lines.append([name, *map("{:.4f}".format, values), "", "", ""])
     return lines
 
@@ -52,5 +52,5 @@ def print_table(table: Sequence[Sequence[str]]) -> None:
         print(f"| {' | '.join(line)} |")
 
 
-def _time(seconds: float | None) -> str:
-    return "" if seconds is None else "{:02d}:{:02d}".format(*divmod(int(seconds), 60))
+def _time(seconds: float) -> str:
+    return "" if math.isnan(seconds) else "{:02d}:{:02d}".format(*divmod(int(seconds), 60))

@@ -28,11 +28,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_table(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write rows as CSV, whole or not at all.
-
-    Raises:
-        OSError: as `write_atomically`.
-    """
+    """Write rows as CSV, whole or not at all."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_atomically(path, text.getvalue().encode())

@@ -29,17 +29,10 @@ def seed_all(seed: int, device: torch.device) -> None:
 
 
 @contextmanager
-def kept(device: torch.device) -> Iterator[None]:
-    """Leave the random state, of the CPU and of the device, as it was before the block."""
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw from `seed` inside the block, and leave the random state as it was before."""
     on_cpu = device.type == "cpu"  # whose state is always among those kept
     devices, kind = ([], "cuda") if on_cpu else ([device], device.type)
     with torch.random.fork_rng(devices, device_type=kind):
-        yield
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Draw from `seed` inside the block, and leave the random state as it was before."""
-    with kept(device):
         seed_all(seed, device)
         yield
