@@ -7,18 +7,12 @@ from argparse import Namespace
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from pprint import pprint
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from codebase.arguments import parse_arguments
 from codebase.settings import Settings
+from codebase.system import processor, streams
 from codebase.system.errors import Interrupted, explain, told
-from codebase.system.processor import (
-    choose_device,
-    place_in_team,
-    prepare_environment,
-    prepare_processor,
-)
-from codebase.system.streams import discard, only_errors, prepare_streams
 
 # What is slow to import is imported where it is used, so that --help and bad input answer at once.
 if TYPE_CHECKING:
@@ -35,8 +29,8 @@ def run(args: Namespace) -> int:
     from codebase.runs.team import assembled
     from codebase.train import load_trained, train
 
-    prepare_processor()
-    device = choose_device(args.device)
+    processor.prepare_processor()
+    device = processor.choose_device(args.device)
     with assembled(device) as team:
         # With several runs, standard output is the table's alone.
         with redirect_stdout(sys.stderr if args.runs > 1 else sys.stdout):
@@ -97,24 +91,23 @@ def report(args: Namespace, settings: Settings, images: "Images", model: "VAE") 
 
     folder, step = run_folder(settings), settings.iter_max
     failures: list[str] = []
-    rows = bounds_after(folder, step) if args.train else {}
-    bounds = {name: row.bounds for name, row in rows.items()}
+    bounds: dict[str, Any] = bounds_after(folder, step) if args.train else {}
     if not bounds:
         bounds = evaluate.measure(model, images)
         with told(failures):
             record(folder, step, bounds)
     subset = "the assignment's 100" if images.name == "mnist" else "100"
     labels = {evaluate.TEST: subset, evaluate.ALL_TEST: f"all {len(images.test)}"}
-    for name, (nelbo, kl, rec) in bounds.items():
+    for name, x in bounds.items():
         of = f"({images.name}, {labels[name]} test images)"
-        print(f"NELBO: {nelbo:.4f}. KL: {kl:.4f}. REC: {rec:.4f}        {of}")
+        print(f"NELBO: {x.nelbo:.4f}. KL: {x.kl:.4f}. REC: {x.rec:.4f}        {of}")
     if not args.train:
         x = evaluate.subset_images(images)
         with told(failures):
             for iw in (1, 10, 100, 1000):
                 print(f"Negative IWAE-{iw}: {evaluate.negative_iwae(model, x, iw):.4f}")
     # The assignment's picture lies where the program was started.
-    is_assignment = settings.name == Settings(run=settings.run).name
+    is_assignment = settings._replace(dataset="mnist").name == Settings(run=settings.run).name
     for place in (Path(), folder) if is_assignment else (folder,):
         with told(failures), seeded(evaluate.SEED, evaluate.device_of(model)):
             path = place / "visualizing_result.png"
@@ -132,17 +125,17 @@ def report(args: Namespace, settings: Settings, images: "Images", model: "VAE") 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return 0, 2 for a wrong argument, 128 + a signal, or 1 for the rest."""
-    rank, size, _ = place_in_team()
+    rank, size, _ = processor.place_in_team()
     try:
-        with only_errors() if rank else nullcontext():
+        with streams.only_errors() if rank else nullcontext():
             args = parse_arguments(argv)
         status = run(args)
         sys.stdout.flush()  # so that an output that is full or closed is noticed here
         return status
     except SystemExit as stop:  # of the parser
-        return stop.code
+        return int(stop.code or 0)
     except BrokenPipeError:  # whoever read the output has gone, as `head` does
-        discard(sys.stdout)
+        streams.discard(sys.stdout)
         return 1
     except Exception as error:
         message = explain(error)
@@ -155,14 +148,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    prepare_environment()
-    prepare_streams()
+    processor.prepare_environment()
+    streams.prepare_streams()
     os.environ["MPLBACKEND"] = "agg"  # pictures go to files, whatever a notebook would show
     # Training saves on Ctrl-C. Outside of it there is nothing to save: the program ends at once.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     status = main()
-    if place_in_team()[1] > 1:
+    if processor.place_in_team()[1] > 1:
         # Gloo's threads outlive their group. If one of them still holds a tensor while Python ends
         # in its usual way, the process aborts.
         os._exit(status)

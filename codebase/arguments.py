@@ -3,6 +3,7 @@
 import argparse
 import math
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 from codebase.models import nns
 from codebase.settings import SCHEDULES, Settings
@@ -11,7 +12,7 @@ from codebase.settings import SCHEDULES, Settings
 class Parser(argparse.ArgumentParser):
     """An argument parser that answers bad input with one sentence, without the usage before it."""
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         """Print the message on standard error and exit with status 2."""
         self.exit(2, f"{self.prog}: {message}\n")
 
@@ -29,9 +30,8 @@ def number(
             value = math.nan
         if least <= value <= most:
             return value
-        name = "a whole number" if kind is int else "a number"
-        limits = f"must be {name} from {least} to {most}"
-        raise argparse.ArgumentTypeError(f"{limits}, not {text!r}")
+        limits = f"{'a whole number' if kind is int else 'a number'} from {least} to {most}"
+        raise argparse.ArgumentTypeError(f"must be {limits}, not {text!r}")
 
     return parse
 
@@ -45,7 +45,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
 
-    def add(option: str, explanation: str, default: object = None, **kind: object) -> None:
+    def add(option: str, explanation: str, default: object, **kind: Any) -> None:
         """Add an option with its default; a whole number from 1 unless it is of another kind."""
         kind = kind or {"type": number(int, 1), "metavar": "N"}
         parser.add_argument(f"--{option}", help=explanation, default=default, **kind)

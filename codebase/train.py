@@ -24,11 +24,7 @@ def new_model(settings: Settings) -> VAE:
 
 
 def load_trained(settings: Settings, device: torch.device) -> VAE:
-    """The run's model as it was saved after `iter_max` steps.
-
-    Raises:
-        CheckpointError, OSError: as `checkpoint.load_model`.
-    """
+    """The run's model as it was saved after `iter_max` steps, or a CheckpointError."""
     model = new_model(settings).to(device)
     load_model(model, model_path(run_folder(settings), settings.iter_max))
     return model

@@ -2,18 +2,16 @@
 
 import hashlib
 import http.client
-import io
 import socket
 import sys
 import tempfile
 from contextlib import redirect_stdout
 from pathlib import Path
 
-import numpy as np
 import torch
 from filelock import FileLock
 
-from codebase.data import DOWNLOADS, Images
+from codebase.data import DATASETS, DOWNLOADS, Images
 from codebase.datasets import synthetic
 from codebase.system.errors import DownloadError, UserError
 from codebase.system.files import write_atomically
@@ -33,11 +31,15 @@ def load(dataset: str, data_dir: Path) -> Images:
     "auto" is MNIST where it can be had, else the synthetic digits and a warning on standard error.
 
     Raises:
-        UserError: a file is damaged, or the images are absent and cannot be downloaded.
+        UserError: the name is unknown, a file is damaged, or the images are absent and cannot be
+            downloaded.
         OSError: `data_dir` cannot be read or written.
     """
+    if dataset not in DATASETS:
+        choices = " or ".join(DATASETS)
+        raise UserError(f"argument --dataset: must be {choices}, not {dataset!r}", 2)
     if dataset == "synthetic":
-        return load_synthetic(data_dir)
+        return load_synthetic()
     try:
         return load_downloaded("mnist" if dataset == "auto" else dataset, data_dir)
     except DownloadError as error:
@@ -48,7 +50,7 @@ def load(dataset: str, data_dir: Path) -> Images:
             f"{error}",
             file=sys.stderr,
         )
-        return load_synthetic(data_dir)
+        return load_synthetic()
 
 
 def load_downloaded(dataset: str, data_dir: Path) -> Images:
@@ -109,34 +111,8 @@ def _download(kind: str, folder: Path) -> None:
         socket.setdefaulttimeout(timeout)
 
 
-def load_synthetic(data_dir: Path) -> Images:
-    """Load the synthetic digits, drawing them and keeping them below `data_dir` when absent."""
-    path = data_dir / "synthetic" / "digits-v1.npz"
-    try:
-        return _read_synthetic(path)
-    except FileNotFoundError:
-        pass
-    except Exception as error:  # whatever a damaged archive raises: it can be drawn again
-        print(f"{path} is damaged ({error}).", file=sys.stderr)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    print(f"Drawing the synthetic digits, which are kept in {path}", file=sys.stderr)
+def load_synthetic() -> Images:
+    """The synthetic digits, always the same ones. To draw them takes a second."""
     generator = torch.Generator().manual_seed(0)
-    train, train_labels = synthetic.draw_digits(synthetic.TRAIN_COUNTS, generator)
-    test, test_labels = synthetic.draw_digits(synthetic.TEST_COUNTS, generator)
-    images = Images("synthetic", train, train_labels, test, test_labels)
-    archive = io.BytesIO()
-    np.savez(
-        archive, **{field: x.numpy() for field, x in images._asdict().items() if field != "name"}
-    )
-    write_atomically(path, archive.getvalue())
-    return images
-
-
-def _read_synthetic(path: Path) -> Images:
-    """The synthetic digits from their archive, which checks itself by CRC."""
-    with np.load(path) as archive:
-        tensors = [torch.from_numpy(archive[field]) for field in Images._fields[1:]]
-    shapes = [tuple(x.shape) for x in tensors]
-    if shapes != [(60000, 784), (60000,), (10000, 784), (10000,)]:
-        raise ValueError(f"shapes {shapes}")
-    return Images("synthetic", *tensors)
+    train = synthetic.draw(synthetic.TRAIN_COUNTS, generator)
+    return Images("synthetic", *train, *synthetic.draw(synthetic.TEST_COUNTS, generator))

@@ -67,7 +67,6 @@ def bounds_against_z(settings: Settings) -> "Figure | None":
         means = [(z, _mean([x for at, x in points if at == z])) for z in dimensions]
         _plot(panels, means, STYLES[images] | {"marker": "", "label": None})
         _plot(panels, points, STYLES[images] | {"linestyle": ""})
-    _write_numbers(panels, means, STYLES[TEST]["color"])
     for axes in panels:
         axes.set_xscale("log")
         axes.set_xticks(dimensions, dimensions)
@@ -87,16 +86,6 @@ def _plot(panels: "Sequence[Axes]", points: Points, style: dict[str, Any]) -> No
     places, bounds = [x for x, _ in points], [y for _, y in points]
     for axes, values in zip(panels, zip(*bounds, strict=True), strict=True):
         axes.plot(places, values, markersize=4, **style)
-
-
-def _write_numbers(panels: "Sequence[Axes]", points: Points, color: str) -> None:
-    """Write the bounds beside their points."""
-    # NELBO and REC fall along x and KL rises: above and below, the lines leave room.
-    for number, (axes, y) in enumerate(zip(panels, (5, -9, 5), strict=True)):
-        for x, bounds in points:
-            place = {"xytext": (4, y), "textcoords": "offset points"}
-            at = x, bounds[number]
-            axes.annotate(f"{at[1]:.1f}", at, fontsize=7, color=color, **place)
 
 
 def _name_axes(panels: "Sequence[Axes]", titles: Sequence[str], x: str) -> None:

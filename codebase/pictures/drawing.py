@@ -17,10 +17,8 @@ WIDTH = 8  # of a figure, in inches
 GAP = 2  # empty pixels between the images of a grid
 CELL = 28 + GAP
 INK = "gray_r"
-FONT = {"fontsize": 9}
+FONT: dict[str, Any] = {"fontsize": 9}
 DPI = 200  # of a file, which may be printed; a notebook shows half as many
-# The endings of files that can be written, each with what keeps the date out of the file.
-FILE_TYPES = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 
 
 def new_figure(
@@ -33,7 +31,7 @@ def new_figure(
     if shown:
         from matplotlib.pyplot import figure as make
     else:
-        from matplotlib.figure import Figure as make
+        from matplotlib.figure import Figure as make  # type: ignore[assignment]
     figure = make(figsize=(WIDTH, height), dpi=DPI / 2, layout="constrained")
     return figure, figure.subplots(rows, columns, **grid)
 
@@ -91,35 +89,25 @@ def plain_axes(axes: "Axes", title: str, x: str, y: str) -> None:
 def scatter_digits(axes: "Axes", points: "Tensor", digits: "Tensor") -> None:
     """Points (n, 2) in the colour of their digit, on axes of one scale."""
     # One scatter in the order of the file, so that no digit covers the others.
-    style = {"cmap": "tab10", "vmin": 0, "vmax": 9, "linewidths": 0}
-    dots = axes.scatter(*points.T, s=2, c=digits, rasterized=True, **style)
+    style: dict[str, Any] = {"cmap": "tab10", "vmin": 0, "vmax": 9, "linewidths": 0, "s": 2}
+    dots = axes.scatter(points[:, 0], points[:, 1], c=digits, rasterized=True, **style)
     axes.set_aspect("equal")
-    place = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "handletextpad": 0}
+    place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "handletextpad": 0}
     legend = dots.legend_elements(num=list(range(10)), fmt="{x:.0f}")
     axes.legend(*legend, fontsize=8, frameon=False, **place)
 
 
 def put_title(figure: "Figure", title: str) -> None:
-    """Write a title above the figure, in as many lines and as small as it needs."""
-    text = figure.suptitle(textwrap.fill(title, 90, break_long_words=False), fontsize=10)
-    share = text.get_window_extent().width / figure.bbox.width
-    text.set_fontsize(10 * min(1, 0.98 / share))  # a long name has no spaces to break it at
+    """Write a title above the figure, in as many lines as it needs."""
+    figure.suptitle(textwrap.fill(title, 90), fontsize=10)
 
 
 def write_figure(figure: "Figure", path: str | Path) -> None:
-    """Write the figure as what the path's ending says; the same one gives the same bytes.
+    """Write the figure, whole or not at all, as what the path's ending says.
 
     Raises:
-        ValueError: the path ends in none of FILE_TYPES.
-        OSError: the file cannot be written.
+        ValueError: matplotlib writes no files with that ending.
     """
-    path = Path(path)
-    kind = path.suffix.lower()
-    if kind not in FILE_TYPES:
-        raise ValueError(f"a picture's name must end in {', '.join(FILE_TYPES)}, not {path.name!r}")
-    from matplotlib import rc_context
-
     picture = io.BytesIO()
-    with rc_context({"svg.hashsalt": "vae"}):  # without one, the names inside are random
-        figure.savefig(picture, format=kind[1:], dpi=DPI, metadata=FILE_TYPES[kind])
-    write_atomically(path, picture.getvalue())
+    figure.savefig(picture, format=Path(path).suffix[1:], dpi=DPI)
+    write_atomically(Path(path), picture.getvalue())

@@ -10,6 +10,7 @@ import math
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,14 +31,10 @@ MOST_PARAMETERS = 5_000_000  # a page of 28 MB
 
 @torch.no_grad()
 def write(model: VAE, images: Images, title: str, path: Path) -> None:
-    """Write the page for a model and test images.
-
-    Args:
-        title: names the run and its data, and is shown as it is.
+    """Write the page for a model and test images, with a title that is shown as it is.
 
     Raises:
         UserError: the page cannot compute the model's networks, or would be too large.
-        OSError: the file cannot be written.
     """
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if parameters > MOST_PARAMETERS:
@@ -57,7 +54,7 @@ def write(model: VAE, images: Images, title: str, path: Path) -> None:
         "prior": [model.z_prior_m.item(), model.z_prior_v.item()],
         "kl": kl_of_dimensions(model, m, v).tolist(),
         "reach": max(4, math.ceil(m.abs().max().item())),
-        "plane": _plane(m.cpu(), model.enc.encode(x)[0].cpu(), images.test_labels[rows]),
+        "plane": _plane(m.cpu(), model.enc.encode(x)[0].cpu()),
         "rows": rows.tolist(),
         "digits": images.test_labels[rows].tolist(),
         "pixels": _base64(images.test[rows].numpy()),
@@ -76,13 +73,13 @@ def _shown_rows(images: Images) -> Tensor:
     return torch.cat([subset, others[chosen]])
 
 
-def _layers(model: VAE, x: Tensor) -> list[nn.Sequential]:
+def _layers(model: VAE, x: Tensor) -> list[Any]:
     """The layers of the model's encoder and decoder.
 
     Raises:
         UserError: what they compute from x is not all that the networks do.
     """
-    networks = [next(network.children(), None) for network in (model.enc, model.dec)]
+    networks: list[Any] = [next(network.children(), None) for network in (model.enc, model.dec)]
     if all(type(network) is nn.Sequential for network in networks) and all(
         type(layer) in (nn.Linear, nn.ELU) for network in networks for layer in network
     ):
@@ -97,7 +94,7 @@ def _layers(model: VAE, x: Tensor) -> list[nn.Sequential]:
     )
 
 
-def _packed(layer: nn.Module) -> dict[str, object]:
+def _packed(layer: Any) -> dict[str, object]:
     """A layer as the page reads it."""
     if isinstance(layer, nn.ELU):
         return {"alpha": layer.alpha}
@@ -105,11 +102,12 @@ def _packed(layer: nn.Module) -> dict[str, object]:
     return {"weight": _floats(layer.weight), "bias": _floats(bias)}
 
 
-def _plane(means: Tensor, shown: Tensor, digits: Tensor) -> dict[str, object]:
+def _plane(means: Tensor, shown: Tensor) -> dict[str, object]:
     """The plane of the map, by its origin and two directions, and where the images are in it.
 
     If z is above 2, the directions are the principal components of the `means` (n, z) of all test
-    images. The page's images have the means `shown` (SHOWN, z) and the `digits` (SHOWN,).
+    images. The page's images have the means `shown` (SHOWN, z). With z = 1 the second direction is
+    0.
     """
     z_dim = means.shape[1]
     origin, directions, labels = torch.zeros(z_dim), torch.eye(2, z_dim), ["z1", "z2"]
@@ -118,10 +116,6 @@ def _plane(means: Tensor, shown: Tensor, digits: Tensor) -> dict[str, object]:
         origin, directions = means.mean(0), directions.T
         labels = [f"principal component {i + 1} ({share[i]:.0%} of variance)" for i in range(2)]
     points = (shown - origin) @ directions.T
-    if z_dim == 1:  # the second direction is 0, which leaves room to tell the digits apart
-        labels[1] = "the digit, since z has no second dimension"
-        jitter = torch.rand(len(digits), generator=torch.Generator().manual_seed(0))
-        points[:, 1] = (digits + 0.7 * jitter - 4.85) * shown.abs().max() / 5
     return {
         "origin": _floats(origin),
         "directions": [_floats(direction) for direction in directions],
@@ -141,7 +135,7 @@ def _base64(values: np.ndarray) -> str:
 def _fill_in(template: str, content: dict[str, object]) -> str:
     """The page with its content, and with the hashes by which its policy knows script and style."""
     for element in ("script", "style"):
-        text = re.search(f"<{element}>(.*?)</{element}>", template, re.DOTALL)[1]
+        _, text, _ = re.split(f"</?{element}>", template)
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         template = template.replace(f"{{{{{element}}}}}", f"'sha256-{digest}'")
     # Without a "<", nothing in the content can end the element that holds it.

@@ -33,7 +33,6 @@ def load(path: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: the file is cut short, damaged or no checkpoint.
-        OSError: it cannot be read.
     """
     file = io.BytesIO(path.read_bytes())
     try:
@@ -41,14 +40,11 @@ def load(path: Path) -> dict[str, Any]:
         if zipfile.is_zipfile(file) and (damaged := zipfile.ZipFile(file).testzip()):
             raise zipfile.BadZipFile(damaged)
         file.seek(0)
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        return dict(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:  # a damaged file can raise anything
         raise CheckpointError(
             f"{path} is cut short, damaged or no checkpoint; put a sound copy there or train anew"
         ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
-    return content
 
 
 def save_model(model: nn.Module, path: Path) -> None:
@@ -69,10 +65,9 @@ def load_model(model: nn.Module, path: Path) -> None:
         hint = f"{steps}; choose one with --iter_max" if steps else "none"
         raise CheckpointError(f"there is no checkpoint {path}; steps saved in its folder: {hint}")
     content = load(path)
-    for wrapper in ("model_state_dict", "state_dict"):
-        content = content.get(wrapper, content)
     own_names = {_plain(name): name for name in model.state_dict()}
     with refused(f"{path} is of other networks or another --z"):
+        content = content.get("model_state_dict") or content.get("state_dict") or content
         named = {_plain(name): value for name, value in content.items()}
         model.load_state_dict({own_names.get(name, name): x for name, x in named.items()})
     if not all(value.isfinite().all() for value in model.state_dict().values()):

@@ -26,15 +26,9 @@ TEST_AFTER = {n * 10**e for n in (1, 2, 5) for e in range(2, 10)}
 
 
 class Keeper:
-    """Keeps a run that trains in its folder. After each step it is told, and does what is due.
+    """Keeps a `train.Training` in its folder. After each step it is told, and does what is due.
 
     Of several processes that share a batch, the first writes, and all end after the same step.
-
-    Args:
-        training: a `train.Training`, or what has its settings, team, device, model, step,
-            `state_dict` and `load_state_dict`.
-        iter_save: steps between models.
-        seconds_between_states: what a run can lose if its process is killed.
     """
 
     def __init__(
@@ -78,7 +72,6 @@ class Keeper:
         Raises:
             Interrupted: a signal came, and the state has been saved.
             UserError: the training has diverged.
-            OSError: something cannot be written.
         """
         training = self.training
         self.window += bounds

@@ -1,11 +1,12 @@
 """Several runs: the same command for each of them, a process each, some at a time."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
+from subprocess import DEVNULL, PIPE, Popen
+from typing import Any
 
 from tqdm import tqdm
 
@@ -38,8 +39,9 @@ def run_each(
     environment.pop("TORCHELASTIC_RUN_ID", None)  # each process of a team has runs of its own
     with suppress(OSError, ValueError):  # else a bar does not know how wide it may be
         environment["COLUMNS"] = str(os.get_terminal_size(sys.stderr.fileno()).columns)
-    waiting = iter(runs)
-    started: list[subprocess.Popen] = []
+    streams = {"stdin": DEVNULL, "stdout": DEVNULL, "stderr": PIPE}
+    options: dict[str, Any] = streams | {"errors": "replace", "env": environment}
+    waiting, started = iter(runs), list[Popen]()
     failures: dict[int, str] = {}
 
     def start_one_after_another(place: int) -> None:
@@ -47,15 +49,8 @@ def run_each(
         bar = tqdm(bar_format="{desc}", position=place, leave=False, dynamic_ncols=True)
         while not caught and (settings := next(waiting, None)):
             before = _when_finished(settings)
-            process = subprocess.Popen(
-                [*command, f"--run={settings.run}"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,  # which also turns the carriage returns of a bar into ends of lines
-                errors="replace",
-                env=environment,
-            )
+            # As text, the carriage returns of a bar become ends of lines.
+            process = Popen([*command, f"--run={settings.run}"], text=True, **options)
             started.append(process)
             if caught:
                 process.terminate()

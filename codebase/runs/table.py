@@ -1,7 +1,7 @@
 """The table of several runs, made from their folders."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -17,8 +17,7 @@ COLUMNS = ("run", "NELBO", "KL", "REC", "NELBO, all test images", "training time
 def make_table(runs: Sequence[Settings], failures: dict[int, str]) -> list[list[str]]:
     """The lines of the table: one for each run, then mean and standard deviation of the finished.
 
-    Args:
-        failures: by the run's number, why it has no bounds.
+    The failures say by the run's number why it has no bounds.
     """
     lines, finished = [], []
     for settings in runs:
@@ -30,7 +29,8 @@ def make_table(runs: Sequence[Settings], failures: dict[int, str]) -> list[list[
             finished.append([*rows[TEST].bounds, rows[ALL_TEST].bounds.nelbo])
             cells = [*map("{:.4f}".format, finished[-1]), _time(rows[TEST].seconds)]
         lines.append([str(settings.run), *cells, str(settings.iter_max), settings.dataset])
-    for name, statistic, fewest in [("average", fmean, 1), ("standard deviation", stdev, 2)]:
+    statistics: dict[str, Callable] = {"average": fmean, "standard deviation": stdev}
+    for fewest, (name, statistic) in enumerate(statistics.items(), start=1):
         if len(finished) >= fewest:
             values = map(statistic, zip(*finished, strict=True))
             lines.append([name, *map("{:.4f}".format, values), "", "", ""])
@@ -39,8 +39,7 @@ def make_table(runs: Sequence[Settings], failures: dict[int, str]) -> list[list[
 
 def save_table(runs: Sequence[Settings], table: Sequence[Sequence[str]]) -> Path:
     """Write the table of these runs into a file that is named after them."""
-    name = f"{runs[0].name}-{runs[-1].run:04d}_steps={runs[0].iter_max}.csv"
-    path = CHECKPOINTS / name
+    path = CHECKPOINTS / f"{runs[0].name}-{runs[-1].run:04d}_steps={runs[0].iter_max}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_table(path, [COLUMNS, *table])
     return path

@@ -78,8 +78,7 @@ def lacking(error: Exception) -> str | None:
 def told(failures: list[str]) -> Iterator[None]:
     """Print the sentence of what fails inside the block, and go on after it.
 
-    Args:
-        failures: gets the sentence, unless a student's file lacks what the block needs.
+    The failures get it too, unless a student's file only lacks what the block needs.
     """
     try:
         yield

@@ -65,7 +65,7 @@ def choose_device(name: str) -> "torch.device":
 
     devices = ["cpu"]
     if torch.accelerator.is_available():
-        kind = torch.accelerator.current_accelerator().type
+        kind = torch.accelerator.current_accelerator().type  # type: ignore[union-attr]
         devices = [kind, *(f"{kind}:{i}" for i in range(torch.accelerator.device_count())), "cpu"]
     if name == "auto":
         name = devices[0]
@@ -73,6 +73,6 @@ def choose_device(name: str) -> "torch.device":
     if size > 1 and name == devices[0] != "cpu":  # a GPU for each process of torchrun
         name = f"{name}:{local_rank}"
     if name not in devices:
-        known = ", ".join(devices)
-        raise UserError(f"argument --device: this machine has no device {name!r}, only {known}", 2)
+        known = f"this machine has no device {name!r}, only {', '.join(devices)}"
+        raise UserError(f"argument --device: {known}", 2)
     return torch.device(name)

@@ -55,5 +55,5 @@ def prepare_streams() -> None:
         name = ("stdin", "stdout", "stderr")[number]
         setattr(sys, name, os.fdopen(number, "w" if number else "r"))
     os.close(number)
-    sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
+    sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)  # type: ignore
     sys.stderr = Lenient(sys.stderr)
