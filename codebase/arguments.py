@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from codebase.models import nns
 from codebase.settings import SCHEDULES, Settings
 
 
@@ -59,7 +58,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("run", "number and seed of the run", settings.run, **from_0)
     add("train", "0: load the model of step iter_max instead of training", 1, **switch)
     add("resume", "1: go on from where the run was interrupted; 0: start anew", 0, **switch)
-    add("nn", "networks, a file in codebase/models/nns", settings.nn, choices=nns.names())
+    add("nn", "networks, a file in codebase/models/nns", settings.nn, metavar="NAME")
     add("batch_size", "images in a training step", settings.batch_size)
     add("lr", "learning rate of Adam", settings.lr, type=number(float, 1e-9), metavar="X")
     linear = "linear: fall to 0 at iter_max, after a rise over the first 100 steps"

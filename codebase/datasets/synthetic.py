@@ -21,7 +21,7 @@ def draw(counts: list[int], generator: torch.Generator) -> tuple[Tensor, Tensor]
     labels = torch.arange(10).repeat_interleave(torch.tensor(counts))
     labels = labels[torch.randperm(len(labels), generator=generator)]
     fields = torch.stack([_closeness(digit) for digit in range(10)])
-    chunks = labels.split(256)  # which stay in a core's cache
+    chunks = labels.split(500)  # which stay in a core's cache
     return torch.cat([_ink(fields[chunk], generator) for chunk in chunks]), labels.byte()
 
 

@@ -3,15 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from codebase import utils
 from codebase.models import nns
-from codebase.utils import (
-    duplicate,
-    kl_normal,
-    log_bernoulli_with_logits,
-    log_mean_exp,
-    log_normal,
-    sample_gaussian,
-)
 
 
 class VAE(nn.Module):
@@ -61,9 +54,9 @@ class VAE(nn.Module):
         Source: Kingma and Welling 2014, equation 10.
         """
         m, v = self.enc.encode(x)
-        z = sample_gaussian(m, v)
-        kl = kl_normal(m, v, *self._prior_of(m)).mean()
-        rec = -log_bernoulli_with_logits(x, self.dec.decode(z)).mean()
+        z = utils.sample_gaussian(m, v)
+        kl = utils.kl_normal(m, v, *self._prior_of(m)).mean()
+        rec = -utils.log_bernoulli_with_logits(x, self.dec.decode(z)).mean()
         return kl + rec, kl, rec
 
     def negative_iwae_bound(self, x: Tensor, iw: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -80,12 +73,12 @@ class VAE(nn.Module):
         Source: Burda, Grosse and Salakhutdinov 2016, equation 8.
         """
         m, v = self.enc.encode(x)
-        kl = kl_normal(m, v, *self._prior_of(m)).mean()
-        x, m, v = (duplicate(each, iw) for each in (x, m, v))
-        z = sample_gaussian(m, v)
-        log_px = log_bernoulli_with_logits(x, self.dec.decode(z))
-        log_w = log_px + log_normal(z, *self._prior_of(z)) - log_normal(z, m, v)
-        niwae = -log_mean_exp(log_w.view(iw, -1), 0).mean()
+        kl = utils.kl_normal(m, v, *self._prior_of(m)).mean()
+        x, m, v = (utils.duplicate(each, iw) for each in (x, m, v))
+        z = utils.sample_gaussian(m, v)
+        log_px = utils.log_bernoulli_with_logits(x, self.dec.decode(z))
+        log_w = log_px + utils.log_normal(z, *self._prior_of(z)) - utils.log_normal(z, m, v)
+        niwae = -utils.log_mean_exp(log_w.view(iw, -1), 0).mean()
         return niwae, kl, -log_px.mean()
 
     def loss(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -104,7 +97,7 @@ class VAE(nn.Module):
 
     def sample_z(self, batch: int) -> Tensor:
         """Draw (batch, z_dim) latents from the prior."""
-        return sample_gaussian(*(p.expand(batch, self.z_dim) for p in self.z_prior))
+        return utils.sample_gaussian(*(p.expand(batch, self.z_dim) for p in self.z_prior))
 
     def sample_x(self, batch: int) -> Tensor:
         """Draw (batch, 784) images, zeros and ones, from the model."""

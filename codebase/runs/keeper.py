@@ -62,7 +62,11 @@ class Keeper:
             bar = {"desc": f"run {training.settings.run}", "dynamic_ncols": True}
             steps = {"initial": training.step, "total": training.settings.iter_max}
             with tqdm(**bar, **steps) as self.bar:
-                yield
+                try:
+                    yield
+                except ValueError:  # torch.distributions refuses parameters that are not finite
+                    self._finite(0.0)
+                    raise
             if self.caught:
                 raise self._interruption()
 

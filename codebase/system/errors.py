@@ -50,7 +50,10 @@ def explain(error: Exception) -> str | None:
         return "there is not enough memory free; end other programs, or choose a smaller --z"
     if sentence := lacking(error):
         return sentence
-    if _of_students(_modules(error)):
+    modules = _modules(error)
+    if isinstance(error, ModuleNotFoundError) and str(error.name).startswith("codebase."):
+        return f"{modules[-1]} imports {error.name}, which is not here; delete that line"
+    if _of_students(modules):
         return None
     if isinstance(error, ImportError) and str(error.name).split(".")[0] in REQUIRED:
         if isinstance(error, ModuleNotFoundError):
@@ -66,7 +69,7 @@ def lacking(error: Exception) -> str | None:
     modules = _modules(error)
     if isinstance(error, NotImplementedError) and modules[-1:] and modules[-1] in STUDENTS:
         function = traceback.extract_tb(error.__traceback__)[-1].name
-        return f"{function} of {modules[-1]} is not written yet: {error}"
+        return f"{function} of {modules[-1]} is not written yet{f': {error}' if str(error) else ''}"
     if isinstance(error, AttributeError) and not _of_students(modules):
         owner = getattr(error.obj, "__name__", type(error.obj).__module__)
         if owner in STUDENTS:

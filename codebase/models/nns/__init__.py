@@ -11,11 +11,7 @@ def names() -> list[str]:
 
 
 def __getattr__(name: str) -> ModuleType:
-    """Import the networks of that name when they are first asked for, as `getattr(nns, "v1")`.
-
-    Raises:
-        AttributeError: there are none; the message lists the known names.
-    """
+    """Import the networks of that name when they are first asked for, as `getattr(nns, "v1")`."""
     if name not in names():
         raise AttributeError(f"there are no networks named {name!r}; known: {', '.join(names())}")
     return import_module(f"{__name__}.{name}")
