@@ -15,20 +15,24 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from codebase import data, machine  # before torch, since it chooses how torch computes
+from codebase.system.processor import choose_device, prepare_environment, prepare_processor
 
-# isort: split
+if __name__ == "__main__":
+    prepare_environment()  # which PyTorch reads when it is imported
+
 import numpy as np
 import torch
-from codebase.errors import UserError
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
+from codebase.arguments import Parser, number
+from codebase.data import Images, batch_rows
+from codebase.datasets.loading import load
 from codebase.settings import Settings
+from codebase.system.errors import UserError
 from codebase.train import Training, new_model
-from run_vae import Parser, whole_number
 
 ROUNDS = 7
 
@@ -48,7 +52,7 @@ class ImageDataset(Dataset):
         return self.transform(image), int(self.labels[index])
 
 
-def conventional(images: data.Images, device: torch.device) -> Iterator[None]:
+def conventional(images: Images, device: torch.device) -> Iterator[None]:
     """The loop as people write it: a loader, plain Adam, and the loss read at every step."""
     model = new_model(Settings()).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
@@ -68,7 +72,7 @@ def project(images: Tensor, device: torch.device) -> Iterator[None]:
     """The project's own steps."""
     settings = Settings()
     training, images = Training(settings, device), images.to(device)
-    for rows in data.batches(len(images), settings.batch_size, settings.run, device):
+    for rows in batch_rows(len(images), settings.batch_size, settings.run, device):
         training.take_step(images.index_select(0, rows))
         yield
 
@@ -129,22 +133,23 @@ def main() -> None:
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    add, count, threads = parser.add_argument, whole_number(1), torch.get_num_threads()
+    add, count, threads = parser.add_argument, number(int, 1), torch.get_num_threads()
     add("--against", choices=["jax"], help="another library, with the same networks and steps")
     add("--steps", type=count, default=200, metavar="N", help=f"in each of {ROUNDS} rounds")
     add("--threads", type=count, default=threads, metavar="N", help="of PyTorch on the CPU")
-    add("--device", default="auto", help="as for run_vae.py")
-    add("--dataset", choices=data.DATASETS, default="auto", help="as for run_vae.py")
+    add("--device", default="auto", metavar="NAME", help="as for run_vae.py")
+    add("--dataset", default="auto", metavar="NAME", help="as for run_vae.py")
     add("--data_dir", default="data", metavar="DIR", help="folder of the images")
     args = parser.parse_args()
 
-    machine.prepare_processor(args.threads)
+    prepare_processor()
+    torch.set_num_threads(args.threads)
     try:
-        device = machine.choose_device(args.device)
-        images = data.load(args.dataset, Path(args.data_dir))
+        device = choose_device(args.device)
+        images = load(args.dataset, Path(args.data_dir))
     except (UserError, OSError) as error:
         parser.error(str(error))
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
     wait = (lambda: None) if device.type == "cpu" else torch.accelerator.synchronize
     contenders = {
         "conventional loop": blocks(conventional(images, device), args.steps, wait),
@@ -164,7 +169,7 @@ def main() -> None:
     print(
         f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {device}, "
         f"{torch.get_num_threads()} threads, {images.name}, {ROUNDS} rounds of {args.steps} steps, "
-        f"load {load:.1f} at the start\n"
+        f"load {busy:.1f} at the start\n"
     )
     print("| | ms per step: median | least to most | steps per second | times the conventional |")
     print("| --- | --- | --- | --- | --- |")

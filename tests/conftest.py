@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from codebase.signals import ENDING
-from filelock import FileLock
 
-from codebase import data
+from codebase.data import Images
+from codebase.datasets.loading import load_synthetic
 from codebase.models import nns
+from codebase.system.signals import ENDING
 from run_vae import main
 
 ROOT = Path(__file__).parent.parent
@@ -33,19 +33,8 @@ OFFLINE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
 
 
 @pytest.fixture(scope="session")
-def synthetic_dir(tmp_path_factory) -> Path:
-    """A data folder with the synthetic digits, drawn once for all processes of the session."""
-    own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "data"
-    folder.mkdir(exist_ok=True)
-    with FileLock(folder / ".lock"):
-        data.load_synthetic(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def synthetic_images(synthetic_dir) -> data.Images:
-    return data.load_synthetic(synthetic_dir)
+def synthetic_images() -> Images:
+    return load_synthetic()
 
 
 @pytest.fixture(scope="session")
@@ -57,10 +46,9 @@ def mnist_dir() -> Path:
 
 
 @pytest.fixture
-def small(synthetic_dir) -> tuple[str, ...]:
+def small() -> tuple[str, ...]:
     """Arguments for a run of a second, on the synthetic digits and with small networks."""
-    of_data = ("--dataset", "synthetic", "--data_dir", str(synthetic_dir))
-    return *of_data, "--nn", "tiny", "--z", "3", "--iter_max", "30"
+    return "--dataset", "synthetic", "--nn", "tiny", "--z", "3", "--iter_max", "30"
 
 
 @pytest.fixture

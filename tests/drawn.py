@@ -1,13 +1,16 @@
 """Images and models whose pictures say what they show, and reading a picture as it is seen."""
 
-import matplotlib.pyplot as plt
+import io
+
 import numpy as np
 import torch
+from matplotlib.image import imread
 from torch import Tensor, nn
 
-from codebase import synthetic
 from codebase.data import Images
+from codebase.datasets.synthetic import TEST_COUNTS
 from codebase.models.vae import VAE
+from codebase.pictures.drawing import DPI
 
 # An image here is 7 x 7 blocks of 4 x 4 pixels. Three of its corners are black and one is white, so
 # that it looks different in each of the eight ways to turn or mirror it. The 35 blocks in between,
@@ -50,7 +53,7 @@ def numbered_images() -> Images:
     A last block of the images is grey, and the same number of pixels are 0 and 1 in it once it is
     binarized, to tell an image from its bits.
     """
-    labels = torch.arange(10).repeat_interleave(torch.tensor(synthetic.TEST_COUNTS))
+    labels = torch.arange(10).repeat_interleave(torch.tensor(TEST_COUNTS))
     labels = labels[torch.randperm(10000, generator=torch.Generator().manual_seed(1))].byte()
     test = from_blocks(bits(torch.arange(10000))).view(-1, 28, 28)
     test[:, 20:24, 24:28] = 128 / 255
@@ -63,11 +66,14 @@ class Reader(nn.Module):
 
     def __init__(self, m: Tensor, v: Tensor):
         super().__init__()
-        self.m, self.v = m, v
+        self.register_buffer("m", m)
+        self.register_buffer("v", v)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         rows = number(to_blocks(x.view(-1, 28, 28)))
         return self.m[rows], self.v[rows]
+
+    forward = encode
 
 
 class Painter(nn.Module):
@@ -75,6 +81,8 @@ class Painter(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         return from_blocks(z / 8 + 0.5).logit(1e-6)
+
+    forward = decode
 
 
 def painted(images: Tensor) -> Tensor:
@@ -89,9 +97,33 @@ def known_model(m: Tensor, v: Tensor | None = None) -> VAE:
     return model
 
 
-def seen(picture, axes) -> np.ndarray:
-    """What is inside of axes in a PNG file that has been written, (height, width, 3), 0 to 1."""
-    pixels = plt.imread(picture)[..., :3]
+def means(seed: int = 0, z: int = 3) -> Tensor:
+    """Means of the numbered images that a decoder can paint, (10000, z)."""
+    return torch.randn(10000, z, generator=torch.Generator().manual_seed(seed)).clamp(-3, 3)
+
+
+def lively(z_dim: int) -> VAE:
+    """A model of the usual networks whose images and posteriors vary without training."""
+    torch.manual_seed(0)
+    model = VAE(z_dim=z_dim)
+    with torch.no_grad():
+        for parameter in [*model.enc.parameters(), *model.dec.parameters()]:
+            parameter.mul_(2)
+        model.enc.net[4].bias[0] -= 6  # far from the prior
+    return model.requires_grad_(False)
+
+
+def labels(axis) -> list[str]:
+    """What is written along an axis."""
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def seen(axes, dpi: int = DPI) -> np.ndarray:
+    """What is inside of axes when their figure is drawn, (height, width, 3), 0 to 1."""
+    picture = io.BytesIO()
+    axes.figure.savefig(picture, format="png", dpi=dpi)
+    picture.seek(0)
+    pixels = imread(picture)[..., :3]
     height, width, _ = pixels.shape
     box = axes.get_position()
     columns = round(box.x0 * width), round(box.x1 * width)
@@ -99,13 +131,13 @@ def seen(picture, axes) -> np.ndarray:
     return pixels[slice(*rows), slice(*columns)]
 
 
-def cells(picture, axes, rows: int, columns: int, margin: int = 0) -> Tensor:
-    """The images of a grid in a PNG file, from the top left, (rows, columns, 28, 28), black is 1.
+def cells(axes, rows: int, columns: int, margin: int = 0, dpi: int = DPI) -> Tensor:
+    """The images of a grid as it is seen, from the top left, (rows, columns, 28, 28), black is 1.
 
     Args:
         margin: empty pixels of the images between the edge of the axes and the grid.
     """
-    pixels = seen(picture, axes)
+    pixels = seen(axes, dpi)
 
     def places(count: int, size: int) -> np.ndarray:
         """The pixels of the picture in the middle of the pixels of the images, along one side."""

@@ -1,6 +1,7 @@
 """The networks against a forward pass in plain numpy, with the weights of their `state_dict`."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -97,14 +98,68 @@ def test_initial_weights_come_from_the_global_source():
     assert (first != other).sum() == len(first) - 2
 
 
-def test_networks_are_found_by_name():
+def test_calling_a_network_is_encoding_or_decoding(model):
+    """As hand-outs since 2021 do it."""
+    x, z = torch.rand(6, 784).round(), torch.randn(6, 10)
+    assert torch.equal(model.dec(z), model.dec.decode(z))
+    called, encoded = model.enc(x), model.enc.encode(x)
+    assert len(called) == len(encoded) == 2
+    assert all(map(torch.equal, called, encoded))
+
+
+@pytest.fixture
+def beside(tmp_path, monkeypatch):
+    """A folder for more networks, as if it were that of the project's own."""
+    monkeypatch.setattr(nns, "__path__", [*nns.__path__, str(tmp_path)])
+    kept = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - kept:
+        if name.startswith(f"{nns.__name__}."):
+            del sys.modules[name]
+            vars(nns).pop(name.rpartition(".")[2], None)
+
+
+def test_networks_are_an_attribute_of_their_name():
+    """Every public solution relies on it."""
+    assert getattr(nns, "v1").__name__ == "codebase.models.nns.v1"  # noqa: B009
     model = VAE(nn="v1", z_dim=3)
     assert isinstance(model.enc, nns.v1.Encoder)
     assert isinstance(model.dec, nns.v1.Decoder)
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError) as caught:
-        VAE(nn="v9")
-    assert str(caught.value).startswith("there are no networks named 'v9'; known: v1")
+def test_a_file_beside_the_networks_is_more_of_them(beside):
+    assert nns.names() == ["v1"]
+    for name in ("other", "another"):
+        (beside / f"{name}.py").write_text(
+            "from torch import nn\n"
+            "class Encoder(nn.Linear):\n"
+            "    def __init__(self, z_dim): super().__init__(784, 2 * z_dim)\n"
+            "class Decoder(nn.Linear):\n"
+            "    def __init__(self, z_dim): super().__init__(z_dim, 784)\n"
+        )
+    assert nns.names() == ["another", "other", "v1"]
+    model = VAE(nn="other", z_dim=3)
+    assert type(model.enc) is nns.other.Encoder
+    assert type(model.dec) is nns.other.Decoder
+    assert (model.enc.out_features, model.dec.in_features) == (6, 3)
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones(beside):
+    (beside / "other.py").touch()
+    for name in ("v9", "V1", "", "v1.Encoder"):
+        with pytest.raises(AttributeError) as caught:
+            VAE(nn=name)
+        sentence = f"there are no networks named {name!r}; known: other, v1"
+        assert str(caught.value) == sentence
     assert not hasattr(nns, "__wrapped__")  # as Python's own machinery asks of any module
+
+
+def test_a_mistake_in_networks_is_told_as_it_is(beside):
+    """Not as networks that are unknown."""
+    (beside / "mistaken.py").write_text("WIDTH = None.width\n")
+    with pytest.raises(AttributeError, match="no attribute 'width'") as caught:
+        VAE(nn="mistaken")
+    assert caught.traceback[-1].path == beside / "mistaken.py"
+    (beside / "lacking.py").write_text("import nothing_of_this_name\n")
+    with pytest.raises(ModuleNotFoundError, match="No module named 'nothing_of_this_name'"):
+        VAE(nn="lacking")

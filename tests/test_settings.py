@@ -10,21 +10,23 @@ from codebase.settings import SCHEDULES, Settings
 
 words = st.text("az_09", min_size=1)
 numbers = st.integers(1, 10**9)
-any_settings = st.builds(
-    Settings,
-    nn=words,
-    z=st.integers(1, 10_000),
-    batch_size=numbers,
-    lr=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
-    lr_schedule=st.sampled_from(tuple(SCHEDULES)),
-    dataset=words,
-    run=st.integers(0, 10**9),
-    iter_max=numbers,
-)
+VALUES = {
+    "nn": words,
+    "z": st.integers(1, 1_000),
+    "batch_size": numbers,
+    "lr": st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+    "lr_schedule": st.sampled_from(tuple(SCHEDULES)),
+    "iter_max": numbers,
+    "dataset": words,
+    "run": st.integers(0, 10**9),
+}
+any_settings = st.builds(Settings, **VALUES)
+LINEAR = {"lr": 2e-3, "lr_schedule": "linear"}
 
 
 def test_the_defaults_are_the_assignments():
-    assert Settings() == ("v1", 10, 100, 1e-3, "constant", "mnist", 0, 20000)
+    assert Settings() == ("v1", 10, 100, 1e-3, "constant", 20000, "mnist", 0)
+    assert {*Settings._fields} == {*VALUES}
 
 
 @pytest.mark.parametrize(
@@ -32,10 +34,11 @@ def test_the_defaults_are_the_assignments():
     [
         ({}, "model=vae_z=10_run=0000"),
         ({"z": 2, "run": 123}, "model=vae_z=02_run=0123"),
-        ({"z": 1234, "run": 12345}, "model=vae_z=1234_run=12345"),
+        ({"z": 1000, "run": 12345}, "model=vae_z=1000_run=12345"),
+        (LINEAR, "model=vae_z=10_lr=0.002_lr_schedule=linear_run=0000"),
         (
-            {"lr": 2e-3, "lr_schedule": "linear"},
-            "model=vae_z=10_lr=0.002_lr_schedule=linear_run=0000",
+            LINEAR | {"iter_max": 8000},
+            "model=vae_z=10_lr=0.002_lr_schedule=linear_iter_max=8000_run=0000",
         ),
         ({"dataset": "synthetic"}, "model=vae_z=10_dataset=synthetic_run=0000"),
         ({"nn": "v2", "batch_size": 500}, "model=vae_nn=v2_z=10_batch_size=500_run=0000"),
@@ -50,13 +53,26 @@ def test_what_is_not_the_assignments_is_in_the_name(changed, name):
 @settings(deadline=None)
 @given(any_settings)
 def test_the_settings_can_be_read_from_the_name(run):
-    """So two runs that differ in anything but iter_max have different names."""
-    start, *parts = re.split(f"_({'|'.join(Settings._fields)})=", run.name)
+    start, *parts = re.split(f"_({'|'.join(sorted(Settings._fields, reverse=True))})=", run.name)
     assert start == "model=vae"
     read = dict(zip(parts[::2], parts[1::2], strict=True))
     types = {key: type(value) for key, value in Settings()._asdict().items()}
     values = {key: types[key](value) for key, value in read.items()}
-    assert Settings(**values, iter_max=run.iter_max) == run
+    if run.lr_schedule == "constant":  # then the steps decide nothing that came before them
+        values["iter_max"] = run.iter_max
+    assert Settings(**values) == run
+
+
+@settings(deadline=None)
+@given(any_settings, st.data())
+def test_runs_share_a_name_exactly_if_nothing_that_decides_them_differs(run, data):
+    """So what is asked by the name, by resuming and by loading is the same."""
+    changed = data.draw(st.sampled_from(Settings._fields))
+    other = run._replace(**{changed: data.draw(VALUES[changed])})
+    decides = changed != "iter_max" or run.lr_schedule == "linear"
+    alike = run == other or not decides
+    assert (run.name == other.name) == alike
+    assert (run.deciding() == other.deciding()) == alike
 
 
 def test_pictures_name_the_run_its_steps_and_its_data():
@@ -73,3 +89,10 @@ def test_the_schedules_start_and_end_where_they_say():
     assert factors[10_000] == 0.5
     assert factors[-1] == 0
     assert {constant(step, 20_000) for step in range(20_000)} == {1}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("iter_max", [1, 2, 99, 150, 1000])
+def test_every_step_moves_and_none_by_more_than_the_rate(schedule, iter_max):
+    """Even of a run that is shorter than the rise."""
+    assert all(0 < SCHEDULES[schedule](step, iter_max) <= 1 for step in range(iter_max))

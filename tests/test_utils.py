@@ -98,7 +98,7 @@ def test_extreme_arguments_give_finite_values_and_gradients(dtype):
     assert log_p.item() == pytest.approx(-2e4)
     values = torch.stack([log_p, kl, narrow_prior, density])
     assert values.isfinite().all()
-    (gradients := torch.autograd.grad(values.sum(), (logits, tiny, m)))
+    gradients = torch.autograd.grad(values.sum(), (logits, tiny, m))
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
@@ -151,6 +151,33 @@ def test_samples_are_the_mean_plus_the_deviation_times_the_global_noise():
     z = utils.sample_gaussian(m, v)
     torch.manual_seed(5)
     exactly(z, m + v.sqrt() * torch.randn(7, 3, dtype=torch.float64))
+
+
+def public_gaussians():
+    """The mean and the variance of the public reference values."""
+    torch.manual_seed(0)
+    m = torch.randn(3, 5)
+    return m, torch.exp(torch.randn_like(m))
+
+
+def test_samples_are_those_of_the_public_grader():
+    """XCS236's, whose noise is drawn by `randn_like`."""
+    m, v = public_gaussians()
+    torch.manual_seed(0)
+    expected = [
+        [3.1794934, -0.5144983, -4.8044348, 0.9323326, -1.5944869],
+        [-3.0817423, 1.2388617, 2.1787362, -1.7788546, -0.8472986],
+        [-1.7190117, 0.2775235, -1.4334811, 2.1897781, -1.8190975],
+    ]
+    actual = utils.sample_gaussian(m, v)
+    torch.testing.assert_close(actual, torch.tensor(expected), rtol=0, atol=1e-5)
+
+
+def test_log_densities_are_those_of_the_public_grader():
+    m, v = public_gaussians()
+    actual = utils.log_normal(utils.sample_gaussian(m, v), m, v)
+    expected = torch.tensor([-6.9819622, -7.6092825, -4.8691502])
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
 def test_gaussian_parameters_are_the_halves():

@@ -7,12 +7,11 @@ with one latent their probabilities are integrals over a line.
 import copy
 import itertools
 import math
-import resource
-import sys
 
 import pytest
 import torch
 from reading import NoReading
+from strict import FUNCTIONS, want_one_shape
 from torch import nn
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
@@ -49,14 +48,11 @@ class SmallEncoder(nn.Module):
 
 
 class SmallDecoder(nn.Module):
-    """Notes the number of rows of every call."""
-
     def __init__(self, z_dim):
         super().__init__()
-        self.logits, self.rows = nn.Linear(z_dim, PIXELS), []
+        self.logits = nn.Linear(z_dim, PIXELS)
 
     def decode(self, z):
-        self.rows.append(z[..., 0].numel())
         return self.logits(z)
 
 
@@ -149,8 +145,6 @@ def test_bound_is_kl_plus_reconstruction(prior):
     close(rec, -likelihood(model, z).log_prob(x).mean())
     close(nelbo, kl + rec)
     assert nelbo.shape == kl.shape == rec.shape == ()
-    torch.manual_seed(1)
-    assert model(x) == (nelbo, kl, rec)
 
 
 def test_bound_of_the_assignments_networks_is_in_nats_per_image():
@@ -186,35 +180,35 @@ def test_loss_is_the_bound_with_its_parts_and_its_gradient(prior):
     assert model.z_prior_v.grad is None
 
 
-@pytest.mark.parametrize(
-    "batch, samples", [(1, 1), (5, 1), (5, 8), (1, 1500), (64, 100), (1100, 3)]
-)
+@pytest.mark.parametrize("batch, samples", [(1, 1), (5, 1), (1, 8), (5, 8), (64, 100)])
 @PRIORS
 def test_iwae_is_the_mean_of_the_importance_weights(batch, samples, prior):
-    """Also where the samples are computed in parts: each of them has noise of its own.
-
-    With 16 latents each part's noise is the next piece of what the source gives in one draw.
-    """
-    model, x = small_model(16, prior), IMAGES.repeat(18, 1)[:batch]
+    model, x = small_model(3, prior), IMAGES[:batch]
     z = draw(model, x, samples, seed=1)
     log_px = likelihood(model, z).log_prob(x)
     log_w = log_px + prior_of(model).log_prob(z) - posterior(model, x).log_prob(z)
     expected = math.log(samples) - log_w.logsumexp(0).mean()
     trained = [*model.enc.parameters(), *model.dec.parameters()]
     gradients = torch.autograd.grad(expected, trained)
-    for context in (torch.enable_grad(), torch.no_grad()):
-        torch.manual_seed(1)
-        with context:
-            niwae, kl, rec = model.negative_iwae_bound(x, samples)
-        close(niwae, expected)
-        close(kl, kl_divergence(posterior(model, x), prior_of(model)).mean())
-        close(rec, -log_px.mean())
-        assert niwae.shape == kl.shape == rec.shape == ()
     torch.manual_seed(1)
-    niwae, _, _ = model.negative_iwae_bound(x, samples)
-    torch.manual_seed(2)  # the backward pass does not depend on what was drawn since
+    with NoReading():
+        niwae, kl, rec = model.negative_iwae_bound(x, samples)
+    close(niwae, expected)
+    close(kl, kl_divergence(posterior(model, x), prior_of(model)).mean())
+    close(rec, -log_px.mean())
+    assert niwae.shape == kl.shape == rec.shape == ()
     for ours, theirs in zip(torch.autograd.grad(niwae, trained), gradients, strict=True):
         close(ours, theirs)
+
+
+def test_iwae_of_a_new_model_is_that_of_the_public_grader():
+    """XCS236's, which takes either of two values."""
+    torch.manual_seed(0)
+    x = torch.randint(0, 2, (97, 784)).float()
+    model = VAE(z_dim=10)
+    torch.manual_seed(0)
+    niwae = model.negative_iwae_bound(x, iw=10)[0].item()
+    assert min(abs(niwae - 544.3607), abs(niwae - 544.0493)) < 0.15
 
 
 @PRIORS
@@ -234,59 +228,17 @@ def test_bounds_hold_and_tighten_to_the_exact_likelihood(prior):
     assert model.negative_iwae_bound(IMAGES, 2000)[0].item() == pytest.approx(exact, abs=0.01)
 
 
-@pytest.mark.parametrize("samples", [0, -1])
-def test_iwae_needs_a_sample(samples):
-    with pytest.raises(ValueError) as caught:
-        VAE().negative_iwae_bound(torch.zeros(1, 784), samples)
-    sentence = f"iw is the number of samples and must be at least 1, got {samples}"
-    assert str(caught.value) == sentence
-
-
-@pytest.mark.parametrize("batch, samples", [(100, 50), (2000, 2), (7, 300)])
-def test_iwae_computes_a_thousand_rows_at_once_or_one_sample(batch, samples):
-    model = small_model(2).requires_grad_(False)
-    model.negative_iwae_bound(IMAGES.repeat(32, 1)[:batch], samples)
-    assert sum(model.dec.rows) == batch * samples
-    assert max(model.dec.rows) <= max(1000, batch)
-    assert len(model.dec.rows) <= 2 * batch * samples / 1000 + 1  # and not many little parts
-
-
-def test_iwae_keeps_no_activations_for_its_gradient():
-    """Decoding is repeated in the backward pass instead."""
-    model, x, samples = VAE(z_dim=2), torch.rand(10, 784).round(), 200
-    kept = {}
-
-    def keep(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        bound, _, _ = model.negative_iwae_bound(x, samples)
-    weights = 4 * sum(p.numel() for p in model.parameters())
-    one_image_each = 4 * 784 * samples * len(x)
-    assert sum(kept.values()) < weights + one_image_each / 10
-    bound.backward()
-
-
-def measure_memory_of_iwae(sender):
-    """Send by how much the largest memory of this process grows."""
-    model, x = VAE(z_dim=10), torch.rand(100, 784).round()
-    model.negative_iwae_bound(x, 1)[0].backward()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    bound = model.negative_iwae_bound(x, 1000)[0]  # kept, and with it what its gradient needs
-    sender.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-    del bound
-
-
-@pytest.mark.slow
-def test_iwae_of_a_thousand_samples_stays_below_one_gigabyte(forking):
-    receiver, sender = forking.Pipe(duplex=False)
-    process = forking.Process(target=measure_memory_of_iwae, args=(sender,))
-    process.start()
-    sender.close()
-    unit = 1 if sys.platform == "darwin" else 1024
-    assert 0 < receiver.recv() * unit < 1e9
-    process.join()
+def test_functions_are_given_arguments_of_one_shape(monkeypatch):
+    """Correct solutions of them may need that."""
+    called = want_one_shape(monkeypatch)
+    model, x = VAE(z_dim=3), torch.rand(5, 784).round()
+    model.loss(x)
+    assert called == {*FUNCTIONS} - {"log_normal"}
+    model.negative_iwae_bound(x, 4)
+    assert called == {*FUNCTIONS}
+    called.clear()
+    model.sample_z(7)
+    assert called == {"sample_gaussian"}
 
 
 @PRIORS
@@ -366,7 +318,7 @@ def test_model_survives_copies_and_conversion():
 @pytest.mark.slow
 def test_model_compiles_into_one_graph_and_has_shapes_without_values():
     model, x = VAE(z_dim=3).double(), torch.rand(5, 784).round().double()
-    compiled = torch.compile(copy.deepcopy(model), backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(model.negative_elbo_bound, backend="aot_eager", fullgraph=True)
     torch.manual_seed(1)
     expected = model.negative_elbo_bound(x)
     torch.manual_seed(1)
@@ -383,13 +335,3 @@ def test_bounds_do_not_wait_for_the_gpu():
         model.loss(x)[0].backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-def test_the_backward_pass_of_the_iwae_bound_draws_no_noise(monkeypatch):
-    """It decodes the samples again, and others would be another bound's."""
-    draw, draws = torch.randn_like, []
-    monkeypatch.setattr(torch, "randn_like", lambda x: draws.append(x) or draw(x))
-    niwae, _, _ = VAE(z_dim=2).negative_iwae_bound(torch.rand(10, 784).round(), 250)
-    assert len(draws) == 3
-    niwae.backward()
-    assert len(draws) == 3

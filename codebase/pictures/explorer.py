@@ -105,11 +105,11 @@ def _plane(means: Tensor, shown: Tensor) -> dict[str, object]:
     """The plane of the map, by its origin and two directions, and where the images are in it.
 
     If z is above 2, the directions are the principal components of the `means` (n, z) of all test
-    images. The page's images have the means `shown` (SHOWN, z). With z = 1 the second direction is
-    0.
+    images. The page's images have the means `shown` (SHOWN, z).
     """
     z_dim = means.shape[1]
-    origin, directions, labels = torch.zeros(z_dim), torch.eye(2, z_dim), ["z1", "z2"]
+    origin, directions = torch.zeros(z_dim), torch.eye(2, z_dim)
+    labels = ["z1", "z2" if z_dim > 1 else "nothing"]
     if z_dim > 2:
         directions, share = principal_components(means)
         origin, directions = means.mean(0), directions.T

@@ -27,6 +27,7 @@ def write_all(model: VAE, images: Images, settings: Settings, failures: list[str
         failures: gets the sentence of each picture that cannot be drawn or written.
     """
     folder = run_folder(settings)
+    titles = {"Bounds against z": f"{settings.iter_max} steps, {settings.dataset}"}
     pictures = {
         "Learning curve": lambda: curves.learning_curve(read_metrics(folder)),
         "Reconstructions": lambda: reconstructions({"reconstruction": model}, images),
@@ -38,7 +39,7 @@ def write_all(model: VAE, images: Images, settings: Settings, failures: list[str
     for name, draw in pictures.items():
         with told(failures):
             if figure := draw():
-                drawing.put_title(figure, f"{name}: {settings.title}")
+                drawing.put_title(figure, f"{name}: {titles.get(name, settings.title)}")
                 path = folder / f"{name.lower().replace(' ', '_')}.png"
                 drawing.write_figure(figure, path)
                 print(f"Visualization saved at {path}")

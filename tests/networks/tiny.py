@@ -16,6 +16,8 @@ class Encoder(nn.Module):
         """Mean and variance of q(z | x), each (batch, z_dim), for x of (batch, 784)."""
         return gaussian_parameters(self.net(x))
 
+    forward = encode
+
 
 class Decoder(nn.Module):
     """The logits of an image's pixels, given a latent."""
@@ -27,3 +29,5 @@ class Decoder(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """Logits of p(x | z), (batch, 784), for z of (batch, z_dim)."""
         return self.net(z)
+
+    forward = decode

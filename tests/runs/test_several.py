@@ -1,188 +1,298 @@
-"""Several runs and their table."""
+"""Several runs: processes of the same command, and what the command line makes of them."""
 
 import csv
 import os
 import re
-import statistics
+import signal
+import sys
 from pathlib import Path
+from statistics import mean, stdev
 
-import numpy as np
 import pytest
 import torch
-from codebase.replicates import COLUMNS, Outcome, make_table, save_table, table_path
 from conftest import NETWORKS
 
-from codebase import checkpoint, evaluate
+from codebase import evaluate
 from codebase.models import nns
+from codebase.runs.folder import model_path, run_folder, saved_steps, state_path
+from codebase.runs.metrics import read_metrics
+from codebase.runs.several import run_each
+from codebase.runs.table import COLUMNS
 from codebase.settings import Settings
+from codebase.system.errors import Interrupted
 from codebase.train import train
 
 CPU = torch.device("cpu")
-RUNS = [Settings(run=run, iter_max=500, lr=0.002) for run in range(3)]
-OUTCOMES = {
-    0: Outcome([100.0, 20.0, 80.0, 99.0], 61.9),
-    1: "failed: no",
-    2: Outcome([102.5, 19.0, 83.5, 98.0], 3600),
-}
+RUNS = [Settings(run=run, iter_max=500) for run in range(5)]
+# What a process of the tests below begins with: its run, and a way to wait for others.
+BEGINNING = """
+import os, pathlib, signal, sys, time
+run = int(sys.argv[-1].removeprefix("--run="))
+
+def wait_for(*names):
+    deadline = time.monotonic() + 300
+    while not all(os.path.exists(name) for name in names):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+def touch(name):
+    pathlib.Path(name).touch()
+
+def finish():
+    folder = pathlib.Path(f"checkpoints/model=vae_z=10_run={run:04d}")
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = "500,test,1,1,0,1\\n500,all test,1,1,0,1\\n"
+    (folder / "metrics.csv").write_text("step,images,NELBO,KL,REC,seconds\\n" + rows)
+"""
 
 
-def read(path):
-    with open(path, newline="") as file:
-        return list(csv.reader(file))
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
-def test_the_table_averages_the_finished_runs():
-    table = make_table(RUNS, OUTCOMES)
-    assert table[:3] == [
-        ["0", "100.0000", "20.0000", "80.0000", "99.0000", "01:01", "500", "mnist"],
-        ["1", "failed: no", "", "", "", "", "500", "mnist"],
-        ["2", "102.5000", "19.0000", "83.5000", "98.0000", "60:00", "500", "mnist"],
-    ]
-    finished = np.array([OUTCOMES[0].bounds, OUTCOMES[2].bounds])
-    for line, name, values in [
-        (table[3], "average", finished.mean(0)),
-        (table[4], "standard deviation", finished.std(0, ddof=1)),
-    ]:
-        assert line == [name, *(f"{value:.4f}" for value in values), "", "", ""]
-    assert {len(line) for line in table} == {len(COLUMNS)}
-    assert len(table) == 5
+def each(program, runs=RUNS, jobs=2, threads=2):
+    """Start a program for each run."""
+    return run_each(runs, [sys.executable, "-c", BEGINNING + program], jobs, threads)
 
 
-def test_there_is_no_statistic_of_too_few_runs():
-    assert [line[0] for line in make_table(RUNS[:1], OUTCOMES)] == ["0", "average"]
-    assert make_table(RUNS[1:2], OUTCOMES) == [["1", "failed: no", "", "", "", "", "500", "mnist"]]
-    untimed = {0: Outcome(OUTCOMES[0].bounds, None)}
-    assert make_table(RUNS[:1], untimed)[0][4:6] == ["99.0000", ""]
+def test_every_run_is_started_with_its_number_once(capsys):
+    assert each("with open(f'run-{run}', 'a') as file: file.write('started ')") == {}
+    assert [Path(f"run-{run}").read_text() for run in range(5)] == ["started "] * 5
+    assert "5 runs, 2 at a time, threads for each: 1\n" in capsys.readouterr().err
 
 
-def test_the_file_says_what_was_run():
-    assert str(table_path(RUNS)) == (
-        "checkpoints/model=vae_z=10_lr=0.002_run=0000-0002_steps=500.csv"
-    )
-    longer = [settings._replace(iter_max=1000) for settings in RUNS]
-    assert len({table_path(RUNS), table_path(RUNS[:2]), table_path(longer)}) == 3
+def test_as_many_work_beside_each_other_as_is_said():
+    program = """
+if run < 3:
+    touch(f"begun-{run}")
+    wait_for("begun-0", "begun-1", "begun-2")
+touch(f"working-{run}")
+beside = len([*pathlib.Path().glob("working-*")])
+os.remove(f"working-{run}")
+sys.exit(beside > 3)
+"""
+    assert each(program, jobs=3) == {}
 
 
-def test_fewer_finished_runs_never_replace_more(tmp_path, capsys):
-    path = tmp_path / "checkpoints" / "table.csv"
-    table = make_table(RUNS, OUTCOMES)
-    save_table(path, table)
-    assert read(path) == [[*COLUMNS], *table]
-    assert capsys.readouterr().err == f"Saved to {path}\n"
-    before = path.read_bytes()
-    fewer = make_table(RUNS, OUTCOMES | {0: "failed: yes, and with a , in it"})
-    save_table(path, fewer)
-    assert path.read_bytes() == before
-    assert capsys.readouterr().err == f"Kept {path}, in which more runs are finished\n"
-    for other in (OUTCOMES | {2: OUTCOMES[0]}, OUTCOMES | {1: OUTCOMES[0]}):
-        save_table(path, make_table(RUNS, other))
-        assert read(path)[1:] == make_table(RUNS, other)
+def test_one_at_a_time_goes_in_order():
+    program = "with open('order', 'a') as file: file.write(str(run))"
+    assert each(program, jobs=1) == {}
+    assert Path("order").read_text() == "01234"
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\x00", b"a" * 1_000_000, b'"', b"1\n2,3\n"])
-def test_a_damaged_table_is_replaced(tmp_path, content):
-    path = tmp_path / "table.csv"
-    path.write_bytes(content)
-    save_table(path, make_table(RUNS, OUTCOMES))
-    assert read(path)[1:] == make_table(RUNS, OUTCOMES)
+@pytest.mark.parametrize(
+    ("jobs", "threads", "runs", "share"), [(2, 5, 5, 2), (4, 2, 5, 1), (0, 3, 5, 3), (9, 8, 2, 4)]
+)
+def test_processes_share_the_threads(monkeypatch, capsys, jobs, threads, runs, share):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # each has a run of its own, alone
+    program = "sys.exit(f\"{os.environ['OMP_NUM_THREADS']} {'TORCHELASTIC_RUN_ID' in os.environ}\")"
+    failures = each(program, RUNS[:runs], jobs, threads)
+    assert {*failures.values()} == {f"{share} False"}
+    assert f", threads for each: {share}\n" in capsys.readouterr().err
 
 
 @pytest.fixture
-def alone(tmp_path, synthetic_images, monkeypatch):
+def answer():
+    """Somebody who has typed an answer before anything was asked."""
+    reader, writer = os.pipe()
+    os.write(writer, b"an answer\n")
+    os.close(writer)
+    before = os.dup(0)
+    os.dup2(reader, 0)
+    yield
+    os.dup2(before, 0)
+    os.close(before)
+    os.close(reader)
+
+
+def test_a_process_has_no_part_in_the_streams_of_this_one(capfd, answer):
+    """Nobody answers it, standard output is the table's, and of its errors the last is a bar."""
+    program = """
+print("output", file=sys.stdout, flush=True)
+print(f"step {run}", end="\\r", file=sys.stderr)
+sys.exit(sys.stdin.read() != "")
+"""
+    assert each(program, RUNS[3:4]) == {}
+    output, errors = capfd.readouterr()
+    assert output == ""
+    assert "step 3" in errors
+
+
+@pytest.mark.parametrize(
+    ("program", "sentence"),
+    [
+        ("sys.exit('run_vae.py: a sentence')", "a sentence"),
+        ("print('5%\\r7%\\rthe last', file=sys.stderr); sys.exit(2)", "the last"),
+        ("print('the last\\n\\n  \\n', file=sys.stderr); sys.exit(1)", "the last"),
+        ("sys.stderr.buffer.write(b'no \\xff text\\n'); sys.exit(1)", "no \ufffd text"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "its process was ended by signal 9"),
+    ],
+)
+def test_a_run_that_fails_is_told_by_its_last_words_and_stops_no_other(program, sentence):
+    failures = each(f"touch(f'begun-{{run}}')\nif run % 2:\n    {program}\nfinish()")
+    assert failures == {1: sentence, 3: sentence}
+    assert len([*Path().glob("begun-*")]) == 5
+
+
+def test_a_run_of_which_only_a_picture_fails_is_finished(capsys):
+    assert each("finish(); sys.exit('no page')", RUNS[:2]) == {}
+    errors = capsys.readouterr().err
+    assert "run 0: no page\n" in errors
+    assert "run 1: no page\n" in errors
+    # But bounds that were there before it began are not its own.
+    assert each("sys.exit('no model')", RUNS[:2]) == {0: "no model", 1: "no model"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_reaches_every_process_and_this_one_waits_until_all_have_saved(stray, number):
+    program = f"""
+def save(*_):
+    touch(f"saved-{{run}}")
+    sys.exit(143)
+
+signal.signal(signal.SIGTERM, save)
+touch(f"begun-{{run}}")
+if run == 0:
+    wait_for("begun-1")
+    os.kill(os.getppid(), {number})
+wait_for("the signal")
+"""
+    with pytest.raises(Interrupted, match="--resume 1 goes on from what is saved") as caught:
+        each(program)
+    assert caught.value.status == 128 + number
+    assert sorted(path.name for path in Path().glob("*-*")) == [
+        *("begun-0", "begun-1", "saved-0", "saved-1")  # and no other run is begun
+    ]
+    assert stray == []
+
+
+@pytest.fixture
+def several(start, script, small, tmp_path):
+    """Start the command line for the runs 2 and 3, and check what it says of their processes.
+
+    Gives the exit status, standard output, standard error and the table that was saved.
+    """
+
+    def several(*arguments, threads=1, jobs=1, **streams):
+        # Else there would be no more threads than cores.
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_DYNAMIC": "FALSE"}
+        options = (*small, *OPTIONS, "--run", 2, "--runs", 2, *arguments)
+        process = start(script, *options, env=environment, **streams)
+        output, errors = process.communicate()
+        assert "Traceback" not in errors
+        share = threads // jobs
+        assert f"2 runs, {jobs} at a time, threads for each: {share}\n" in errors
+        told = [path.name.split("-") for path in tmp_path.glob("process-*")]
+        assert {int(threads) for *_, threads, _ in told} == {share}
+        [path] = tmp_path.glob("checkpoints/*.csv")
+        assert path.name == f"{BOTH[0].name}-0003_steps=30.csv"
+        assert f"Saved to checkpoints/{path.name}\n" in errors
+        with open(path, newline="") as file:
+            header, *table = csv.reader(file)
+        assert header == [*COLUMNS]
+        return process.returncode, output, errors, table
+
+    return several
+
+
+OPTIONS = ("--nn", "watched", "--batch_size", 50, "--lr", 5e-4, "--lr_schedule", "linear")
+OPTIONS += ("--iter_save", 20)
+BOTH = [Settings("watched", 3, 50, 5e-4, "linear", 30, "synthetic", run) for run in (2, 3)]
+
+
+@pytest.fixture
+def alone(synthetic_images, monkeypatch, tmp_path):
     """Train a run alone and measure it: its model's bytes, and its bounds as cells of the table."""
 
     def alone(settings):
-        monkeypatch.setattr(nns, "__path__", [*nns.__path__, str(NETWORKS)])
-        (tmp_path / "alone").mkdir(exist_ok=True)
-        monkeypatch.chdir(tmp_path / "alone")
-        model = train(settings, synthetic_images, CPU)
-        path = checkpoint.model_path(checkpoint.run_folder(settings), settings.iter_max)
-        subset, everything = evaluate.measure(model, synthetic_images).values()
-        return path.read_bytes(), [f"{value:.4f}" for value in (*subset, everything.nelbo)]
+        with monkeypatch.context() as patch:
+            patch.setattr(nns, "__path__", [*nns.__path__, str(NETWORKS)])
+            (tmp_path / "alone").mkdir(exist_ok=True)
+            patch.chdir(tmp_path / "alone")
+            model = train(settings, synthetic_images, CPU)
+            path = model_path(run_folder(settings), settings.iter_max)
+            subset, everything = evaluate.measure(model, synthetic_images).values()
+            return path.read_bytes(), [f"{value:.4f}" for value in (*subset, everything.nelbo)]
 
     return alone
 
 
 @pytest.mark.slow
-def test_the_table_is_of_the_runs_as_they_are_alone(start, script, small, tmp_path, alone):
-    chosen = Settings("watched", 3, 50, 5e-4, "linear", "synthetic", 2, 30)
-    both = [chosen, chosen._replace(run=3)]
-    folders = [tmp_path / checkpoint.run_folder(settings) for settings in both]
-    path = tmp_path / table_path(both)
-    models = [checkpoint.model_path(folder, 30) for folder in folders]
-    options = (*small, "--nn", "watched", "--batch_size", 50, "--lr", 5e-4, "--run", 2, "--runs", 2)
-    options += ("--lr_schedule", "linear", "--iter_save", 20)
-
-    def replicate(threads, *arguments, **streams):
-        for told in tmp_path.glob("process-*"):
-            told.unlink()
-        # Else there would be no more threads than cores.
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_DYNAMIC": "FALSE"}
-        process = start(script, *options, *arguments, env=environment, **streams)
-        output, errors = process.communicate()
-        assert "Traceback" not in errors
-        # A page that cannot be written costs no bounds.
-        assert errors.count("cannot be put into a page") == 2 * ("--explorer" in arguments)
-        anew = not {"--resume", "--train"} & {*arguments}
-        assert errors.count("Earlier runs are now NAME.1, ") == anew
-        jobs, share = re.search(
-            r"2 runs, (\d) at a time, threads for each: (\d)\n", errors
-        ).groups()
-        told = [path.name.split("-") for path in tmp_path.glob("process-*")]
-        assert {threads for *_, threads, _ in told} == {share}
-        return process.returncode, output, int(jobs), int(share)
-
-    # A file in the place of its folder stops the first run, and not the second one.
+def test_a_run_that_cannot_train_stops_no_other_and_the_table_names_it(several, alone):
+    """A file in the place of its folder stops the first run, and not the second one."""
+    folders = [run_folder(settings) for settings in BOTH]
     folders[1].mkdir(parents=True)
     folders[0].write_text("in the way")
-    checkpoint.state_path(folders[1]).write_text("of an earlier run")
-    status, output, jobs, share = replicate(1)
-    assert (status, jobs, share) == (1, 1, 1)
-    expected, cells = alone(both[1])
-    assert models[1].read_bytes() == expected
-    earlier = Path(f"{folders[1]}.1")
-    assert checkpoint.state_path(earlier).read_text() == "of an earlier run"
-    header, failed, finished, average = read(path)
-    assert header == [*COLUMNS]
+    state_path(folders[1]).write_text("of an earlier run")
+    status, output, errors, table = several()
+    assert status == 1
+    assert errors.count("Earlier runs are now NAME.1, ...; --resume 1 would have gone on\n") == 1
+    assert state_path(Path(f"{folders[1]}.1")).read_text() == "of an earlier run"
+    expected, cells = alone(BOTH[1])
+    assert model_path(folders[1], 30).read_bytes() == expected
+    failed, finished, average = table
     reason = f"failed: checkpoints/{folders[0].name}: File exists"
     assert failed == ["2", reason, "", "", "", "", "30", "synthetic"]
     assert finished == ["3", *cells, finished[5], "30", "synthetic"]
+    assert re.fullmatch(r"\d\d:\d\d", finished[5])
     assert average == ["average", *cells, "", "", ""]
-    assert re.fullmatch(r"00:\d\d|\d\d:\d\d", finished[5])
+    # Standard output is the table's alone.
     title, empty, *lines = output.splitlines()
-    assert title == f"Bounds in nats per image, {path.stem}"
-    table = [header, ["---"] * len(COLUMNS), failed, finished, average]
-    assert [empty, *lines] == ["", *(f"| {' | '.join(line)} |" for line in table)]
+    assert (title, empty) == (f"Bounds in nats per image, {BOTH[0].name}-0003_steps=30", "")
+    table = [COLUMNS, ["---"] * len(COLUMNS), failed, finished, average]
+    assert lines == [f"| {' | '.join(line)} |" for line in table]
 
-    # Gone on with, only the first run is trained.
-    folders[0].unlink()
-    seconds = [checkpoint.training_seconds(folders[1], 30)]
-    status, output, jobs, share = replicate(2, "--resume", 1)
-    assert (status, jobs, share) == (0, 2, 1)
-    assert seconds == [checkpoint.training_seconds(folders[1], 30)] != [None]
-    first, second, average, deviation = read(path)[1:]
-    expected, cells = alone(both[0])
-    assert models[0].read_bytes() == expected
-    assert first == ["2", *cells, first[5], "30", "synthetic"]
-    assert second == finished
+
+@pytest.mark.slow
+def test_runs_that_are_gone_on_with_take_the_steps_that_lack(several, run_vae, small, alone):
+    """One is finished, and one is not begun; each is the run that it is alone."""
+    assert run_vae(*small, *OPTIONS, "--run", 3).returncode == 0
+    for told in Path().glob("process-*"):
+        told.unlink()
+    folders = [run_folder(settings) for settings in BOTH]
+    before = (folders[1] / "metrics.csv").read_bytes()
+    status, _, errors, table = several("--resume", 1, "--explorer", 1, threads=2, jobs=2)
+    assert status == 0
+    for run in (2, 3):  # a page that cannot be written costs no bounds
+        assert errors.count(f"run {run}: the networks of ") == 1
+    assert "Earlier runs" not in errors
+    assert (folders[1] / "metrics.csv").read_bytes() == before  # nothing is measured again
+    for folder, settings, line in zip(folders, BOTH, table[:2], strict=True):
+        expected, cells = alone(settings)
+        assert model_path(folder, 30).read_bytes() == expected
+        assert line == [str(settings.run), *cells, line[5], "30", "synthetic"]
+        minutes, seconds = map(int, line[5].split(":"))
+        assert 60 * minutes + seconds == int(read_metrics(folder)[-1].seconds)
+    first, second, average, deviation = table
     for k in range(1, 5):
         pair = float(first[k]), float(second[k])
-        assert float(average[k]) == pytest.approx(statistics.mean(pair), abs=1e-4)
-        assert float(deviation[k]) == pytest.approx(statistics.stdev(pair), abs=1e-4)
+        assert float(average[k]) == pytest.approx(mean(pair), abs=1e-4)
+        assert float(deviation[k]) == pytest.approx(stdev(pair), abs=1e-4)
 
-    # Loaded, they give the same table, which is saved even if nobody reads it.
-    path.unlink()
+
+@pytest.mark.slow
+def test_runs_that_are_loaded_are_measured_and_drawn_even_if_nobody_reads_the_table(
+    several, run_vae, small
+):
+    trained = [run_vae(*small, *OPTIONS, "--run", run) for run in (2, 3)]
+    assert [finished.returncode for finished in trained] == [0, 0]
+    for told in Path().glob("process-*"):
+        told.unlink()
+    folders = [run_folder(settings) for settings in BOTH]
+    before = [read_metrics(folder) for folder in folders]
     reader, writer = os.pipe()
     os.close(reader)
-    status, _, jobs, share = replicate(
-        *(5, "--jobs", 2, "--train", 0, "--figures", 1, "--explorer", 1), stdout=writer
-    )
+    arguments = ("--jobs", 2, "--train", 0, "--figures", 1)
+    status, _, _, table = several(*arguments, threads=5, jobs=2, stdout=writer)
     os.close(writer)
-    assert (status, jobs, share) == (1, 2, 2)
-    for folder in folders:
-        assert checkpoint.saved_steps(folder) == [20, 30]
+    assert status == 1  # since the table could not be printed
+    for folder, rows, line in zip(folders, before, table[:2], strict=True):
+        assert saved_steps(folder) == [20, 30]
         assert (folder / "latent_space.png").exists()
-    for loaded, line in zip(read(path)[1:3], (first, second), strict=True):
-        assert loaded[5:] == line[5:]
-        bounds = [float(cell) for cell in line[1:5]]
-        assert [float(cell) for cell in loaded[1:5]] == pytest.approx(bounds, abs=0.01)
+        on_test, on_all = rows[-2:]
+        minutes, seconds = map(int, line[5].split(":"))
+        assert 60 * minutes + seconds == int(on_test.seconds)
+        # With more threads sums are taken in another order.
+        expected = [*on_test.bounds, on_all.nelbo]
+        assert [float(cell) for cell in line[1:5]] == pytest.approx(expected, abs=0.01)

@@ -4,10 +4,28 @@ import os
 from pathlib import Path
 
 import pytest
-from codebase.environment import launched, prepare_environment
+from conftest import SCRIPT
+
+from codebase.system.processor import place_in_team, prepare_environment
 
 CHOSEN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "ATEN_CPU_CAPABILITY")
 AMD, INTEL = "vendor_id : AuthenticAMD", "vendor_id : GenuineIntel"
+SPINS = {"GOMP_SPINCOUNT": "3000"}
+# Runs the script until it imports PyTorch, and prints what PyTorch would read.
+PROGRAM = """
+import os, runpy, sys
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            print(os.environ.get("GOMP_SPINCOUNT"), flush=True)
+            os._exit(0)
+
+sys.argv = sys.argv[1:]
+sys.meta_path.insert(0, Finder())
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 @pytest.fixture
@@ -34,9 +52,6 @@ def prepare(monkeypatch):
     return prepare
 
 
-SPINS = {"GOMP_SPINCOUNT": "3000"}
-
-
 @pytest.mark.parametrize(
     ("processor", "prepared"),
     [
@@ -60,9 +75,17 @@ def test_what_the_user_has_chosen_stays(prepare, choice):
     assert prepare(f"{AMD} avx512f", **choice, **kernels) == choice | kernels
 
 
-def test_only_the_processes_of_torchrun_have_a_rank(monkeypatch):
+def test_the_program_prepares_the_environment_before_pytorch_reads_it(start):
+    """And nothing else does: importing the code leaves it alone, as tests/test_layers.py shows."""
+    environment = {name: value for name, value in os.environ.items() if name not in CHOSEN}
+    process = start("-c", PROGRAM, SCRIPT, env=environment)
+    assert process.communicate() == ("3000\n", "")
+
+
+def test_only_the_processes_of_torchrun_have_a_place_in_a_team(monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
-    assert launched() == (0, 1, 0)  # another launcher's
+    assert place_in_team() == (0, 1, 0)  # another launcher's
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    assert launched() == (3, 4, 1)
+    assert place_in_team() == (3, 4, 1)

@@ -4,7 +4,8 @@ import csv
 import os
 
 import pytest
-from codebase.files import write_atomically, write_table
+
+from codebase.system.files import write_atomically, write_table
 
 
 def test_content_arrives_and_nothing_else(tmp_path):

@@ -1,9 +1,10 @@
-"""What concerns the machine."""
+"""The processor's modes and the device."""
 
 import pytest
 import torch
-from codebase.errors import DeviceError
-from codebase.machine import choose_device, prepare_processor
+
+from codebase.system.errors import UserError
+from codebase.system.processor import choose_device, prepare_processor
 
 
 @pytest.fixture
@@ -19,12 +20,19 @@ def gpus(monkeypatch):
     return say
 
 
+def refusal(name):
+    """The sentence that answers the name of a device, which is a wrong argument."""
+    with pytest.raises(UserError) as caught:
+        choose_device(name)
+    assert caught.value.status == 2
+    return str(caught.value)
+
+
 def test_without_a_gpu_there_is_only_the_cpu(gpus):
     gpus(0)
     assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
-    with pytest.raises(DeviceError) as caught:
-        choose_device("cuda")
-    assert str(caught.value) == "argument --device: this machine has no device 'cuda', only cpu"
+    sentence = "argument --device: this machine has no device 'cuda', only cpu"
+    assert refusal("cuda") == sentence
 
 
 def test_a_gpu_is_chosen_where_there_is_one(gpus):
@@ -42,12 +50,8 @@ def test_a_gpu_is_chosen_where_there_is_one(gpus):
 @pytest.mark.parametrize("name", ["gpu", "cuda:2", "cpu:1", "", "Auto"])
 def test_an_unknown_device_is_answered_with_the_known_ones(gpus, name):
     gpus(2)
-    with pytest.raises(DeviceError) as caught:
-        choose_device(name)
-    sentence = (
-        f"argument --device: this machine has no device {name!r}, only cuda, cuda:0, cuda:1, cpu"
-    )
-    assert str(caught.value) == sentence
+    known = "cuda, cuda:0, cuda:1, cpu"
+    assert refusal(name) == f"argument --device: this machine has no device {name!r}, only {known}"
 
 
 @pytest.fixture
@@ -68,9 +72,9 @@ def test_denormal_numbers_are_flushed(processor):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_threads_are_as_many_as_asked_for(processor, threads):
-    prepare_processor(threads)
-    assert torch.get_num_threads() == threads
+def test_threads_are_as_many_as_pytorch_has_chosen(processor, monkeypatch, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of a user, without torchrun
+    torch.set_num_threads(threads)
     prepare_processor()
     assert torch.get_num_threads() == threads
 
@@ -93,11 +97,19 @@ def test_processes_of_torchrun_share_the_cores(processor, torchrun, monkeypatch,
     assert torch.get_num_threads() == threads
 
 
+def test_a_process_of_torchrun_has_a_thread_even_where_there_are_fewer_cores(
+    processor, torchrun, monkeypatch
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)
+    prepare_processor()
+    assert torch.get_num_threads() == 1
+
+
 def test_each_process_of_torchrun_has_a_gpu_of_its_own(gpus, torchrun):
     gpus(2)
     assert choose_device("auto") == choose_device("cuda") == torch.device("cuda:1")
     assert choose_device("cuda:0") == torch.device("cuda:0")
     assert choose_device("cpu") == torch.device("cpu")
     gpus(1)
-    with pytest.raises(DeviceError, match="no device 'cuda:1', only cuda, cuda:0, cpu"):
-        choose_device("auto")
+    assert refusal("auto").endswith("no device 'cuda:1', only cuda, cuda:0, cpu")

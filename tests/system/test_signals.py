@@ -1,12 +1,12 @@
 """What asks the program to end."""
 
-import os
 import signal
 import threading
 
 import pytest
-from codebase.signals import ENDING, blocked_interrupts, caught_signals
 from conftest import SCRIPT
+
+from codebase.system.signals import ENDING, caught_signals
 
 # Runs the script, and presses Ctrl-C when it imports a certain module.
 PROGRAM = """
@@ -58,30 +58,6 @@ def test_only_the_main_thread_handles_signals(stray):
     thread.join()
     assert collected == [[]]
     assert stray == [signal.SIGTERM]
-
-
-def test_a_process_that_is_started_meanwhile_never_hears_of_an_interrupt(start):
-    """The first one neither, with which multiprocessing starts a helper that has its own ideas."""
-    program = """
-import multiprocessing, signal
-from codebase.signals import blocked_interrupts
-context = multiprocessing.get_context("spawn")
-for _ in range(2):
-    process = context.Process(target=signal.raise_signal, args=[signal.SIGINT])
-    with blocked_interrupts():
-        process.start()
-    process.join()
-    print(process.exitcode)
-"""
-    process = start("-c", program, env=os.environ | {"PYTHONPATH": str(SCRIPT.parent)})
-    assert process.communicate() == ("0\n0\n", "")
-
-
-def test_an_interrupt_meanwhile_is_not_lost(stray):
-    with blocked_interrupts():
-        signal.raise_signal(signal.SIGINT)
-        assert stray == []
-    assert stray == [signal.SIGINT]
 
 
 @pytest.mark.slow

@@ -1,9 +1,12 @@
 """Standard output and standard error, connected to whatever there is."""
 
 import os
+import sys
 
 import pytest
 from conftest import SCRIPT, usual_signals
+
+from codebase.system.streams import only_errors
 
 FAULTS = [
     "closed",
@@ -38,7 +41,7 @@ def start_with(start):
 def test_a_standard_error_that_fails_stops_nothing(start_with, fault):
     program = """
 import os, sys
-from codebase.streams import prepare_streams
+from codebase.system.streams import prepare_streams
 prepare_streams()
 assert sys.stderr.fileno() == 2
 for _ in range(3):
@@ -52,7 +55,7 @@ print(os.open(os.devnull, os.O_RDONLY) > 2)  # no file takes the place of a clos
 
 def test_each_line_is_handed_on_at_once(start):
     program = """
-from codebase.streams import prepare_streams
+from codebase.system.streams import prepare_streams
 prepare_streams()
 print("a line")
 input()
@@ -61,6 +64,26 @@ input()
     process = start("-c", program, stdin=-1, env=environment)
     assert process.stdout.readline() == "a line\n"
     assert process.communicate("an answer\n") == ("", "")
+
+
+def test_what_the_encoding_does_not_have_is_written_as_escapes(start):
+    program = """
+from codebase.system.streams import prepare_streams
+prepare_streams()
+print("d\\xe4t\\xe4")
+"""
+    environment = {"PYTHONPATH": str(SCRIPT.parent), "PYTHONIOENCODING": "ascii"}
+    process = start("-c", program, env=os.environ | environment)
+    assert process.communicate() == ("d\\xe4t\\xe4\n", "")
+
+
+def test_a_process_that_prints_nothing_still_says_why_it_fails(capsys):
+    with pytest.raises(ZeroDivisionError), only_errors():
+        print("anything")
+        print("anything", file=sys.stderr)
+        raise ZeroDivisionError
+    print("again")
+    assert capsys.readouterr() == ("again\n", "")
 
 
 @pytest.mark.slow

@@ -1,0 +1,370 @@
+"""What a run leaves in its folder and on the screen, when it does, and what a signal does to it."""
+
+import re
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from itertools import islice
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from training import (
+    CPU,
+    FOLDER,
+    IMAGES,
+    STATE,
+    TINY,
+    after_each_step,
+    bounds_in,
+    change_loss,
+    interrupt,
+    load_small,
+    results_in,
+    same_parameters,
+    settle,
+    train_small,
+)
+
+from codebase import evaluate
+from codebase.data import batch_rows
+from codebase.models.vae import VAE
+from codebase.runs import checkpoint, keeper
+from codebase.runs.folder import saved_steps
+from codebase.runs.metrics import bounds_after, read_metrics
+from codebase.system.errors import Interrupted
+from codebase.system.signals import ENDING
+from codebase.train import Training, train
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch, stray):
+    settle(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock on which a training step takes a second."""
+    clock = SimpleNamespace(now=1000.0, step=1.0)
+
+    def tick(*_):
+        clock.now += clock.step
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
+    with after_each_step(tick):
+        yield clock
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """The numbers of images whose bounds were asked for, one for each pass but training's."""
+    passes, plain = [], VAE.negative_elbo_bound
+
+    def bound(model, x):
+        if len(x) != TINY.batch_size:
+            passes.append(len(x))
+        return plain(model, x)
+
+    monkeypatch.setattr(VAE, "negative_elbo_bound", bound)
+    return passes
+
+
+def state_step():
+    return checkpoint.load(STATE)["training"]["step"]
+
+
+# The models.
+
+
+def test_models_come_every_iter_save_and_at_the_end(capsys):
+    kept = {}
+
+    def keep(step, adam):
+        kept[step] = [p.detach().clone() for p in adam.param_groups[0]["params"]]
+
+    with after_each_step(keep):
+        train_small(iter_save=20)
+    assert saved_steps(FOLDER) == [20, 30]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == [f"Saved to {FOLDER}/model-{step:05d}.pt" for step in (20, 30)]
+    for step in (20, 30):
+        saved = load_small(TINY._replace(iter_max=step))
+        assert all(map(torch.equal, saved.parameters(), kept[step]))
+
+
+def test_there_are_no_other_files():
+    train_small()
+    names = {path.name for path in FOLDER.iterdir()}
+    assert names == {"model-00030.pt", "metrics.csv", "training-state.pt"}
+
+
+# The rows.
+
+
+def test_the_rows_of_training_are_means_over_a_hundred_steps():
+    settings = TINY._replace(iter_max=250)
+    train_small(settings)
+    training, bounds = Training(settings, CPU), []
+    plain = training.model.negative_elbo_bound
+
+    def bound(x):
+        bounds.append(plain(x))
+        return bounds[-1]
+
+    training.model.negative_elbo_bound = bound
+    for rows in islice(batch_rows(len(IMAGES.train), 10, 0, CPU), 250):
+        training.take_step(IMAGES.train[rows])
+    bounds = np.array([[value.item() for value in values] for values in bounds])
+    rows = bounds_in(FOLDER, "train")
+    assert rows.keys() == {100, 200}
+    assert rows[100] == pytest.approx(bounds[:100].mean(0), rel=1e-5)
+    assert rows[200] == pytest.approx(bounds[100:200].mean(0), rel=1e-5)
+    assert same_parameters(training.model, load_small(settings))
+
+
+def test_a_window_goes_on_where_a_run_was_interrupted(tmp_path):
+    settings = TINY._replace(iter_max=200)
+    train_small(settings)
+    whole = bounds_in(FOLDER.rename(tmp_path / "whole"), "train")
+    interrupt(settings, after=150)
+    train_small(settings, resume=True)
+    assert bounds_in(FOLDER, "train") == whole
+
+
+def check_test_rows(iter_max, iter_save, steps):
+    """The rows on test images are there after these steps, and those of a model are its bounds."""
+    settings = TINY._replace(iter_max=iter_max)
+    train_small(settings, iter_save=iter_save)
+    subset, everything = (bounds_in(FOLDER, images) for images in ("test", "all test"))
+    assert list(subset) == list(everything) == steps
+    for step in saved_steps(FOLDER):
+        model = load_small(settings._replace(iter_max=step))
+        bits = evaluate.subset_images(IMAGES), evaluate.all_images(IMAGES)
+        assert subset[step] == evaluate.bounds(model, bits[0], evaluate.SUBSET_PASSES)
+        assert everything[step] == evaluate.bounds(model, bits[1], evaluate.ALL_PASSES)
+    return subset, everything
+
+
+def test_the_rows_on_test_images_are_those_of_the_models():
+    often = check_test_rows(120, 50, [50, 100, 120])
+    seldom = check_test_rows(120, 110, [100, 110, 120])
+    assert seldom[0][100] == often[0][100]
+    assert seldom[1][100] == often[1][100]
+
+
+@pytest.mark.slow
+def test_the_rows_on_test_images_become_rare():
+    check_test_rows(2100, 2100, [100, 200, 500, 1000, 2000, 2100])
+
+
+def test_the_rows_are_in_the_order_of_the_steps():
+    train_small(TINY._replace(iter_max=200), iter_save=60)
+    assert [row[:2] for row in read_metrics(FOLDER)] == [
+        *((60, images) for images in ("test", "all test")),
+        *((100, images) for images in ("train", "test", "all test")),
+        *((120, images) for images in ("test", "all test")),
+        *((180, images) for images in ("test", "all test")),
+        *((200, images) for images in ("train", "test", "all test")),
+    ]
+
+
+def test_a_weight_on_the_kl_is_minimized_and_not_logged(monkeypatch):
+    settings, kl = TINY._replace(iter_max=100), []
+    for weight in (1, 20):
+        change_loss(monkeypatch, lambda loss, kl, weight=weight: loss + (weight - 1) * kl)
+        train_small(settings)
+        nelbo, *parts = bounds_in(FOLDER, "train")[100]
+        assert nelbo == pytest.approx(sum(parts), rel=1e-5)
+        found = evaluate.measure(load_small(settings), IMAGES)
+        assert bounds_in(FOLDER, "test")[100] == found["test"]
+        kl.append(parts[0])
+    assert kl[1] < 0.5 * kl[0]
+
+
+@pytest.mark.parametrize("iter_max", [30, 100])  # where measuring is due once and twice
+def test_the_end_of_a_run_is_measured_once(measured, iter_max):
+    settings = TINY._replace(iter_max=iter_max)
+    evaluate.measure(train_small(settings), IMAGES)
+    assert len(measured) > 1
+    assert measured[: len(measured) // 2] == measured[len(measured) // 2 :]
+
+
+@pytest.mark.slow
+def test_what_is_printed_at_the_end_is_the_last_rows(run_vae, small, measured, tmp_path):
+    finished = run_vae(*small)
+    assert finished.returncode == 0, finished.stderr
+    once = len(measured)
+    (folder,) = (tmp_path / "checkpoints").glob("model=*")
+    rows = bounds_after(folder, 30)
+    printed = [line for line in finished.stdout.splitlines() if line.startswith("NELBO")]
+    for line, (nelbo, kl, rec) in zip(printed, (r.bounds for r in rows.values()), strict=True):
+        assert line.startswith(f"NELBO: {nelbo:.4f}. KL: {kl:.4f}. REC: {rec:.4f} ")
+    assert run_vae(*small, "--resume", 1).stdout.splitlines()[-3:-1] == printed
+    assert len(measured) == once
+    loaded = run_vae(*small, "--train", 0).stdout
+    assert all(f"{line}\n" in loaded for line in printed)
+    assert len(measured) > once
+
+
+# The clock.
+
+
+def test_a_row_has_the_seconds_of_training_until_then(clock):
+    settings = TINY._replace(iter_max=210)
+    interrupt(settings, after=105)
+    clock.now += 10_000
+    interrupt(settings, after=5, resume=True)
+    train_small(settings, resume=True)
+    assert {row.step: row.seconds for row in read_metrics(FOLDER)} == {100: 100, 200: 200, 210: 210}
+    clock.now += 10_000
+    train_small(settings, resume=True)
+    assert [row.seconds for row in read_metrics(FOLDER) if row.step == 210] == [210, 210]
+    assert checkpoint.load(STATE)["seconds"] == 210
+
+
+def test_a_state_is_saved_every_minute(clock):
+    states = {}
+
+    def look(step, _):
+        states[step] = state_step() if STATE.exists() else 0
+
+    with after_each_step(look):
+        interrupt(TINY._replace(iter_max=1000), after=125)
+    assert [step for step in states if states[step] != states.get(step - 1, 0)] == [61, 121]
+    assert (states[61], states[121]) == (60, 120)
+
+
+def test_a_state_is_saved_as_often_as_it_is_asked_for(clock):
+    states = set()
+    clock.step = 0.125
+    with after_each_step(lambda *_: states.add(state_step() if STATE.exists() else 0)):
+        train_small(seconds_between_states=1.75)
+    assert states == {0, 14, 28}
+
+
+def bars(capsys):
+    """The steps that the bar has shown, each once, and the losses beside them."""
+    lines = re.split("[\r\n]+", capsys.readouterr().err)
+    found = (re.match(r"run 0: .*\| (\d+)/30 \[.*loss=(\S+?)\]", line) for line in lines)
+    return dict((int(match[1]), match[2]) for match in found if match)
+
+
+def test_the_bar_shows_the_loss_four_times_each_second(clock, capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    losses = iter(range(1000))
+    change_loss(monkeypatch, lambda loss, _: 0 * loss + 100.0 * next(losses))
+    clock.step = 0.125
+    train_small()
+    assert bars(capsys) == {step: f"{100 * (step - 1):.2e}" for step in range(2, 31, 2)}
+    clock.step = 0.5
+    interrupt(after=7)
+    assert list(bars(capsys)) == [*range(1, 8)]
+    train_small(resume=True)
+    resumed = capsys.readouterr()
+    assert re.search(r"run 0:  23%\|.*\| 7/30 \[", resumed.err)
+    assert "Resuming at step 7\n" in resumed.out
+
+
+# Signals.
+
+
+def test_a_signal_saves_all_and_says_how_to_go_on():
+    stop = interrupt(after=12, iter_save=5)
+    advice = "the same command with --resume 1 goes on from there"
+    assert str(stop) == f"interrupted at step 12; {advice}"
+    assert stop.status == 128 + signal.SIGTERM
+    assert saved_steps(FOLDER) == [5, 10]
+    assert state_step() == 12
+
+
+def test_signals_are_collected_and_the_usual_handlers_are_back(stray):
+    usual = [signal.getsignal(number) for number in ENDING]
+
+    def send(*_):
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.raise_signal(number)
+
+    with after_each_step(send), pytest.raises(Interrupted) as stop:
+        train_small()
+    assert stop.value.status == 128 + signal.SIGTERM  # the first
+    assert state_step() == 1
+    assert stray == []
+    assert [signal.getsignal(number) for number in ENDING] == usual
+    train_small(resume=True)
+    assert [signal.getsignal(number) for number in ENDING] == usual
+
+
+@pytest.mark.parametrize(("due", "reached"), [(10, 11), (30, 30)])
+def test_a_signal_while_files_are_written_ends_the_run_once_they_are(
+    monkeypatch, tmp_path, due, reached
+):
+    """After the next step, or after the last one; and each file is whole."""
+    train_small(iter_save=due)
+    whole = results_in(FOLDER.rename(tmp_path / "whole"))
+
+    with monkeypatch.context() as patch:
+        # Called for each file before it gets its name.
+        patch.setattr("os.fsync", lambda _: signal.raise_signal(signal.SIGHUP))
+        with pytest.raises(Interrupted, match=f"interrupted at step {reached};") as stop:
+            train_small(iter_save=due)
+    assert stop.value.status == 128 + signal.SIGHUP
+    assert saved_steps(FOLDER) == [due]
+    assert state_step() == reached
+    train_small(iter_save=due, resume=True)
+    assert results_in(FOLDER) == whole
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_that_the_shell_ignores_stays_ignored(number):
+    signal.signal(number, signal.SIG_IGN)  # `stray` puts the usual one back
+    with after_each_step(lambda *_: signal.raise_signal(number)):
+        train_small(TINY._replace(iter_max=2))
+    assert saved_steps(FOLDER) == [2]
+    assert signal.getsignal(number) == signal.SIG_IGN
+
+
+@pytest.mark.slow
+def test_a_signal_at_any_line_of_a_step_is_saved(clock):
+    """The lines of the loop and of what keeps the run are followed as a debugger does it."""
+    modules = {sys.modules[train.__module__].__file__, keeper.__file__}
+    usual = signal.getsignal(signal.SIGTERM)
+
+    def follow(iter_max, act):
+        """Train, and call `act` with each line while signals are collected, and its visits."""
+        visits = Counter()
+
+        def trace(frame, event, _):
+            if frame.f_code.co_filename not in modules:
+                return None
+            if event == "line" and signal.getsignal(signal.SIGTERM) is not usual:
+                line = frame.f_code.co_filename, frame.f_lineno
+                visits[line] += 1
+                act((line, visits[line]))
+            return trace
+
+        outer = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            train_small(TINY._replace(iter_max=iter_max), iter_save=2)
+        finally:
+            sys.settrace(outer)
+
+    lines = set()
+    follow(4, lambda visit: visit[1] == 2 and lines.add(visit[0]))
+    assert {file for file, _ in lines} == modules
+    assert len(lines) > 50
+    for line in lines:
+        shutil.rmtree(FOLDER)
+
+        def act(visit, second=(line, 2)):
+            if visit == second:
+                signal.raise_signal(signal.SIGTERM)
+
+        with pytest.raises(Interrupted) as stop:
+            follow(10, act)
+        step = state_step()
+        assert f"interrupted at step {step};" in str(stop.value)
+        assert saved_steps(FOLDER) == [*range(2, step + 1, 2)]

@@ -1,0 +1,87 @@
+"""The options of the command line."""
+
+import re
+from inspect import signature
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from codebase.arguments import parse_arguments
+from codebase.settings import Settings
+from codebase.train import train
+
+DEFAULTS = {
+    **{"z": 10, "iter_max": 20000, "iter_save": 10000, "run": 0, "train": 1, "resume": 0},
+    **{"nn": "v1", "batch_size": 100, "lr": 0.001, "lr_schedule": "constant"},
+    **{"dataset": "auto", "data_dir": "data", "runs": 1, "jobs": 0},
+    **{"figures": 0, "explorer": 0, "device": "auto"},
+}
+
+
+def test_help_shows_every_default(run_vae):
+    finished = run_vae("--help")
+    assert finished.returncode == 0
+    words = " ".join(finished.stdout.split())
+    for option, default in DEFAULTS.items():
+        told = re.search(rf" --{option} \S+ .*?\(default: (\S+)\)", words)
+        assert told[1] == str(default)
+
+
+def test_the_defaults_are_those_of_the_readme():
+    assert vars(parse_arguments([])) == DEFAULTS
+    assert {key: DEFAULTS[key] for key in Settings._fields} == Settings(dataset="auto")._asdict()
+
+
+def test_checkpoints_are_as_far_apart_from_python_as_on_the_command_line():
+    assert parse_arguments([]).iter_save == signature(train).parameters["iter_save"].default
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--z", "0"], "--z: must be a whole number from 1"),
+        (["--z", "1001"], "--z: must be a whole number from 1 to 1000, not '1001'"),
+        (["--z", "ten"], "not 'ten'"),
+        (["--z", "9" * 5000], "--z: must be"),
+        (["--iter_max", "0"], "--iter_max: must be"),
+        (["--iter_max", "1.5"], "--iter_max: must be a whole number from 1 to 1000000000, not"),
+        (["--iter_save", "-1"], "--iter_save: must be"),
+        (["--run", "-1"], "--run: must be a whole number from 0"),
+        (["--batch_size", "0"], "--batch_size: must be"),
+        (["--train", "yes"], "--train: must be a whole number from 0 to "),
+        (["--dataset", "cifar"], "--dataset: must be auto or mnist or synthetic, not 'cifar'"),
+        (["--nn", "v0", "--dataset", "synthetic"], "--nn: must be tiny or v1 or watched, not v0"),
+        (["--device", "gpu"], "--device: this machine has no device 'gpu', only "),
+        (["--device", "cuda:99"], "--device: this machine has no device 'cuda:99'"),
+        (["--lr", "0"], "--lr: must be a number from 1e-09 to 1000000000, not '0'"),
+        (["--lr", "nan"], "not 'nan'"),
+        (["--lr", "1e999"], "--lr: must be"),
+        (["--lr_schedule", "cosine"], "--lr_schedule: invalid choice"),
+        (["--runs", "0"], "--runs: must be a whole number from 1"),
+        (["--resume", "2"], "--resume: must be a whole number from 0 to 1"),
+        (["--iter"], "unrecognized arguments: --iter"),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence(run_vae, tmp_path, arguments, part):
+    finished = run_vae(*arguments)
+    assert finished.returncode == 2
+    assert finished.stderr.startswith("run_vae.py: ")
+    assert part in finished.stderr
+    assert finished.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    option=st.sampled_from(sorted(DEFAULTS)),
+    value=st.one_of(st.text(max_size=30), st.integers().map(str), st.floats().map(str)),
+)
+def test_any_value_is_taken_or_refused_with_a_sentence(capsys, option, value):
+    try:
+        parsed = getattr(parse_arguments([f"--{option}={value}"]), option)
+    except SystemExit as stop:
+        assert stop.code == 2
+        assert capsys.readouterr().err.startswith(f"run_vae.py: argument --{option}: ")
+    else:
+        assert parsed == value or 0 <= parsed < float("inf")
