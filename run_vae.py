@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from codebase.arguments import parse_arguments
 from codebase.settings import Settings
 from codebase.system import processor, streams
-from codebase.system.errors import Interrupted, explain, told
+from codebase.system.errors import ONLY_MEASURED, Interrupted, UserError, explain, told
 
 # What is slow to import is imported where it is used, so that --help and bad input answer at once.
 if TYPE_CHECKING:
@@ -26,11 +26,14 @@ if TYPE_CHECKING:
 def run(args: Namespace) -> int:
     """Do what the arguments say; give the exit status."""
     from codebase.datasets.loading import load
+    from codebase.models import nns
     from codebase.runs.team import assembled
     from codebase.train import load_trained, train
 
     processor.prepare_processor()
     device = processor.choose_device(args.device)
+    if args.nn not in nns.names():
+        raise UserError(f"argument --nn: must be {' or '.join(nns.names())}, not {args.nn!r}", 2)
     with assembled(device) as team:
         # With several runs, standard output is the table's alone.
         with redirect_stdout(sys.stderr if args.runs > 1 else sys.stdout):
@@ -120,7 +123,7 @@ def report(args: Namespace, settings: Settings, images: "Images", model: "VAE") 
             path = folder / "explorer.html"
             explorer.write(model, images, settings.title, path)
             print(f"Explorer saved at {path}; open it in a browser")
-    return 1 if failures else 0
+    return ONLY_MEASURED if failures else 0
 
 
 def main(argv: list[str] | None = None) -> int:

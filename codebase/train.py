@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.optim import Adam
 
 from codebase.data import Images, batch_rows, binarize
-from codebase.models import nns
 from codebase.models.vae import VAE
 from codebase.runs.checkpoint import load_model
 from codebase.runs.folder import model_path, run_folder
@@ -20,8 +19,6 @@ from codebase.system.errors import UserError
 
 def new_model(settings: Settings) -> VAE:
     """A model with the run's own initial weights, on the CPU."""
-    if settings.nn not in nns.names():
-        raise UserError(f"argument --nn: must be {' or '.join(nns.names())}, not {settings.nn}", 2)
     with seeds.seeded(seeds.seed_for(settings.run, seeds.WEIGHTS), torch.device("cpu")):
         return VAE(nn=settings.nn, name=settings.name, z_dim=settings.z)
 

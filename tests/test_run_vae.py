@@ -254,7 +254,7 @@ def test_a_picture_that_cannot_be_written_costs_nothing_else(run_vae, small):
     for name in ("visualizing_result", "interpolation"):
         (folder / f"{name}.png").mkdir(parents=True)
     finished = run_vae(*small, "--figures", 1)
-    assert finished.returncode == 1
+    assert finished.returncode == 3
     assert len(bounds_of(finished.stdout)) == 2
     for name in ("visualizing_result", "interpolation"):
         assert f"run_vae.py: {folder}/{name}.png: Is a directory\n" in finished.stderr

@@ -17,7 +17,7 @@ from codebase.system.errors import CheckpointError
 from codebase.system.files import write_atomically
 
 # What torch.compile and DataParallel put before the names of the parameters they wrap.
-WRAPPERS = re.compile(r"^module\.|\b_orig_mod\.")
+WRAPPERS = re.compile(r"\b(_orig_mod|module)\.")
 
 
 def save(content: dict[str, Any], path: Path) -> None:
@@ -80,7 +80,8 @@ def refused(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # other content than what was saved can raise anything
-        raise CheckpointError(f"{what}: {str(error).splitlines()[-1].strip()}") from error
+        reason = (str(error) or repr(error)).splitlines()[-1].strip()
+        raise CheckpointError(f"{what}: {reason}") from error
 
 
 def read_state(folder: Path, settings: Settings) -> dict[str, Any] | None:

@@ -121,7 +121,7 @@ class Keeper:
         if training.step > iter_max:
             checkpoint.load_model(training.model, model_path(self.folder, iter_max))
         elif self._model_due() and training.step not in saved_steps(self.folder):
-            self._measure()  # it was not due when the state was saved
+            self._measure()  # it was not due when the state was saved, or its writing was killed
             self._save()
 
     def _interruption(self) -> Interrupted:
@@ -147,14 +147,10 @@ class Keeper:
         self.rows.append(Row(self.training.step, images, *bounds, seconds))
 
     def _save(self) -> None:
-        """Write the model, if it is due, the rows and the state."""
+        """Write the rows and the state, and the model if it is due."""
         if not self.training.team.first:
             return
-        # In this order a process that is killed on the way takes the same steps again.
-        if self._model_due():
-            path = model_path(self.folder, self.training.step)
-            checkpoint.save_model(self.training.model, path)
-            tqdm.write(f"Saved to {path}")
+        # In this order a run that is killed on the way has nothing to be measured again.
         write_metrics(self.folder, self.rows)
         state = {
             "settings": self.training.settings.deciding(),
@@ -163,6 +159,10 @@ class Keeper:
             "seconds": time.monotonic() - self.began,
         }
         checkpoint.save(state, state_path(self.folder))
+        if self._model_due():
+            path = model_path(self.folder, self.training.step)
+            checkpoint.save_model(self.training.model, path)
+            tqdm.write(f"Saved to {path}")
 
     def _finite(self, value: float) -> float:
         """The value, a loss or a bound, if it and the parameters are finite."""

@@ -49,7 +49,7 @@ def read_metrics(folder: Path) -> list[Row]:
         with open(folder / METRICS, newline="") as file:
             _, *lines = csv.reader(file)
         return [Row(int(step), images, *map(float, rest)) for step, images, *rest in lines]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     except (csv.Error, TypeError, ValueError):
         raise UserError(f"{folder / METRICS} is damaged; delete it to go on without it") from None

@@ -4,16 +4,13 @@ import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
 from subprocess import DEVNULL, PIPE, Popen
 from typing import Any
 
 from tqdm import tqdm
 
-from codebase.runs.folder import run_folder
-from codebase.runs.metrics import METRICS, bounds_after
 from codebase.settings import Settings
-from codebase.system.errors import Interrupted, UserError
+from codebase.system.errors import ONLY_MEASURED, Interrupted
 from codebase.system.signals import caught_signals
 
 
@@ -37,8 +34,6 @@ def run_each(
     print(f"{len(runs)} runs, {jobs} at a time, threads for each: {share}", file=sys.stderr)
     environment = os.environ | {"OMP_NUM_THREADS": str(share)}
     environment.pop("TORCHELASTIC_RUN_ID", None)  # each process of a team has runs of its own
-    with suppress(OSError, ValueError):  # else a bar does not know how wide it may be
-        environment["COLUMNS"] = str(os.get_terminal_size(sys.stderr.fileno()).columns)
     streams = {"stdin": DEVNULL, "stdout": DEVNULL, "stderr": PIPE}
     options: dict[str, Any] = streams | {"errors": "replace", "env": environment}
     waiting, started = iter(runs), list[Popen]()
@@ -48,7 +43,6 @@ def run_each(
         """Take runs that wait, and show the bar of each at a place on the screen."""
         bar = tqdm(bar_format="{desc}", position=place, leave=False, dynamic_ncols=True)
         while not caught and (settings := next(waiting, None)):
-            before = _when_finished(settings)
             # As text, the carriage returns of a bar become ends of lines.
             process = Popen([*command, f"--run={settings.run}"], text=True, **options)
             started.append(process)
@@ -58,13 +52,12 @@ def run_each(
             for line in process.stderr or ():
                 last = line.strip().removeprefix("run_vae.py: ") or last
                 bar.set_description_str(last)
-            if process.wait() and not caught:
-                if process.returncode < 0:
-                    last = f"its process was ended by signal {-process.returncode}"
-                if _when_finished(settings) in (None, before):
-                    failures[settings.run] = last
-                else:  # its bounds are there; a picture has failed
-                    tqdm.write(f"run {settings.run}: {last}", file=sys.stderr)
+            status = process.wait()
+            if status == ONLY_MEASURED:
+                tqdm.write(f"run {settings.run}: {last}", file=sys.stderr)
+            elif status and not caught:
+                by_signal = f"its process was ended by signal {-status}"
+                failures[settings.run] = by_signal if status < 0 else last
         bar.close()
 
     with caught_signals() as caught, ThreadPoolExecutor(jobs) as pool:
@@ -73,6 +66,7 @@ def run_each(
             pass
         for process in started if caught else ():
             process.terminate()
+    print("\r", end="", file=sys.stderr)  # below other bars, tqdm leaves the cursor where it was
     for work in working:
         work.result()
     if caught:
@@ -80,12 +74,3 @@ def run_each(
             "interrupted; the same command with --resume 1 goes on from what is saved", caught[0]
         )
     return failures
-
-
-def _when_finished(settings: Settings) -> int | None:
-    """When the bounds at the end of a run were written, by the file system; None without them."""
-    folder = run_folder(settings)
-    with suppress(UserError):
-        if bounds_after(folder, settings.iter_max):
-            return (folder / METRICS).stat().st_mtime_ns
-    return None

@@ -21,10 +21,10 @@ def make_table(runs: Sequence[Settings], failures: dict[int, str]) -> list[list[
     """
     lines, finished = [], []
     for settings in runs:
-        rows = bounds_after(run_folder(settings), settings.iter_max)
-        if settings.run in failures or not rows:
-            reason = failures.get(settings.run, "no bounds in its folder")
-            cells = [f"failed: {reason}", "", "", "", ""]
+        reason = failures.get(settings.run)
+        rows = {} if reason else bounds_after(run_folder(settings), settings.iter_max)
+        if not rows:
+            cells = [f"failed: {reason or 'no bounds in its folder'}", "", "", "", ""]
         else:
             finished.append([*rows[TEST].bounds, rows[ALL_TEST].bounds.nelbo])
             cells = [*map("{:.4f}".format, finished[-1]), _time(rows[TEST].seconds)]

@@ -54,6 +54,8 @@ def test_what_was_written_is_read_to_the_last_bit(tmp_path):
 def test_without_a_file_there_are_no_rows(tmp_path):
     assert read_metrics(tmp_path) == []
     assert read_metrics(tmp_path / "nowhere") == []
+    (tmp_path / "file").touch()
+    assert read_metrics(tmp_path / "file") == []
     assert bounds_after(tmp_path / "nowhere", 100) == {}
 
 

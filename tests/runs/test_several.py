@@ -136,7 +136,7 @@ def test_a_run_that_fails_is_told_by_its_last_words_and_stops_no_other(program, 
 
 
 def test_a_run_of_which_only_a_picture_fails_is_finished(capsys):
-    assert each("finish(); sys.exit('no page')", RUNS[:2]) == {}
+    assert each("print('no page', file=sys.stderr); sys.exit(3)", RUNS[:2]) == {}
     errors = capsys.readouterr().err
     assert "run 0: no page\n" in errors
     assert "run 1: no page\n" in errors

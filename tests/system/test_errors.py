@@ -162,9 +162,7 @@ def test_a_wrong_import_in_a_students_file_is_a_traceback(top):
 def test_a_part_of_another_years_code_is_named_with_the_file_that_wants_it():
     with pytest.raises(ModuleNotFoundError) as caught:
         student("import math\nimport codebase.another_year")
-    sentence = (
-        "codebase.utils imports codebase.of_another_year, which is not here; delete that line"
-    )
+    sentence = "codebase.utils imports codebase.another_year, which is not here; delete that line"
     assert explain(caught.value) == sentence
 
 
