@@ -39,7 +39,9 @@ class Training:
 
     def __init__(self, settings: Settings, device: torch.device, team: Team = ALONE):
         self.settings, self.device, self.team = settings, device, team
-        self.model = new_model(settings).to(device)
+        model = new_model(settings)
+        model.load_state_dict(team.from_first(model.state_dict()))  # however they were drawn
+        self.model = model.to(device)
         self.optimizer = Adam(self.model.parameters(), lr=settings.lr, fused=True)
         self.step = 0
 
@@ -56,7 +58,7 @@ class Training:
         factor = SCHEDULES[self.settings.lr_schedule](self.step, self.settings.iter_max)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * factor
-        # All that is drawn in a step, and however, is a function of (run, step).
+        # Whatever PyTorch draws in a step, and however, is a function of (run, step) and process.
         seeds.seed_all(seeds.seed_for(run, seeds.STEP, self.step, self.team.rank), self.device)
         self.optimizer.zero_grad()  # first, so that what follows is computed in the memory it frees
         loss, summaries = self.model.loss(binarize(images))
@@ -80,6 +82,9 @@ class Training:
         """Go on from what `state_dict` gave."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, kept in self.optimizer.state.items():  # which goes by order, not by name
+            if any(x.shape not in ((), parameter.shape) for x in kept.values()):
+                raise ValueError("the optimizer's averages are of other parameters")
         self.step = state["step"]
 
 
@@ -102,7 +107,6 @@ def train(
     Raises:
         UserError: the images are fewer than a batch, the processes of the team cannot share one
             evenly, or the training has diverged; or as `Keeper.keeping`.
-        OSError: something cannot be written.
     """
     size = settings.batch_size
     if size > len(images.train):
@@ -113,7 +117,7 @@ def train(
         raise UserError(f"{team.size} processes cannot share --batch_size {size} evenly; {advice}")
     training = Training(settings, device, team)
     keeper = Keeper(training, images, iter_save, seconds_between_states)
-    with keeper.keeping(resume), seeds.seeded(settings.run, device):  # each step seeds anew
+    with keeper.keeping(resume), seeds.seeded(settings.run, device):  # to leave it as it was
         pixels = images.train.to(device)
         rows = batch_rows(len(pixels), size, settings.run, device, training.step)
         while training.step < settings.iter_max:

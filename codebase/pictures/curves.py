@@ -83,9 +83,9 @@ def _mean(bounds: Sequence[Bounds]) -> Bounds:
 
 def _plot(panels: "Sequence[Axes]", points: Points, style: dict[str, Any]) -> None:
     """Draw each of the bounds in its panel."""
-    places, bounds = [x for x, _ in points], [y for _, y in points]
-    for axes, values in zip(panels, zip(*bounds, strict=True), strict=True):
-        axes.plot(places, values, markersize=4, **style)
+    for number, axes in enumerate(panels):
+        values = [bounds[number] for _, bounds in points]
+        axes.plot([x for x, _ in points], values, markersize=4, **style)
 
 
 def _name_axes(panels: "Sequence[Axes]", titles: Sequence[str], x: str) -> None:

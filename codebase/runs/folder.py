@@ -50,18 +50,15 @@ def locked(folder: Path) -> Iterator[None]:
     """Make the folder where it is absent, and keep other processes from training in it.
 
     The lock is beside the folder, which may be moved. The operating system drops the lock of a
-    process that dies, and what such a process left half written is removed.
+    process that dies.
 
     Raises:
         BusyError: another process holds the folder; the message names it.
-        OSError: the folder cannot be written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
             folder.mkdir(exist_ok=True)
-            for leftover in folder.glob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
             yield
     except Timeout:
         raise BusyError(

@@ -48,24 +48,25 @@ class Keeper:
         Before, go on with what the folder holds, or move it aside.
 
         Raises:
-            CheckpointError: there is nothing sound to resume, or it is of other settings.
+            CheckpointError: there is nothing sound to resume.
             BusyError: another process is training in the folder.
             Interrupted: a signal came while the last step was kept.
         """
         training, first = self.training, self.training.team.first
         with locked(self.folder) if first else nullcontext(), caught_signals() as self.caught:
+            for leftover in self.folder.glob(".*.tmp") if first else ():  # of a process that died
+                leftover.unlink(missing_ok=True)
             if resume:
                 self._resume()
             elif first and (earlier := move_aside(self.folder)):
                 advice = "--resume 1 would have gone on with it"
                 tqdm.write(f"The earlier run is now {earlier}; {advice}")
-            bar = {"desc": f"run {training.settings.run}", "dynamic_ncols": True}
-            steps = {"initial": training.step, "total": training.settings.iter_max}
-            with tqdm(**bar, **steps) as self.bar:
+            run, total = f"run {training.settings.run}", training.settings.iter_max
+            with tqdm(None, run, total, initial=training.step, dynamic_ncols=True) as self.bar:
                 try:
                     yield
                 except ValueError:  # torch.distributions refuses parameters that are not finite
-                    self._finite(0.0)
+                    self._check_finite()
                     raise
             if self.caught:
                 raise self._interruption()
@@ -90,7 +91,8 @@ class Keeper:
         # Reading the loss waits for the device, so this is done a few times each second only.
         if state_due or now - self.shown >= SHOW_EVERY:
             self.bar.n, self.shown = training.step, now
-            self.bar.set_postfix(loss=f"{self._finite(loss.item()):.2e}")
+            self._check_finite(loss.item())
+            self.bar.set_postfix(loss=f"{loss.item():.2e}")
         if state_due:
             self._save()
             self.saved = now
@@ -139,7 +141,7 @@ class Keeper:
         measured = {row.images for row in self.rows if row.step == self.training.step}
         if self.training.team.first and not {TEST, ALL_TEST} <= measured:
             for name, bounds in measure(self.training.model, self.images).items():
-                self._finite(bounds.nelbo)
+                self._check_finite(bounds.nelbo)
                 self._add_row(name, bounds)
 
     def _add_row(self, images: str, bounds: Bounds) -> None:
@@ -150,7 +152,7 @@ class Keeper:
         """Write the rows and the state, and the model if it is due."""
         if not self.training.team.first:
             return
-        # In this order a run that is killed on the way has nothing to be measured again.
+        # In this order a run that is killed on the way needs nothing but to write the rest again.
         write_metrics(self.folder, self.rows)
         state = {
             "settings": self.training.settings.deciding(),
@@ -164,11 +166,11 @@ class Keeper:
             checkpoint.save_model(self.training.model, path)
             tqdm.write(f"Saved to {path}")
 
-    def _finite(self, value: float) -> float:
-        """The value, a loss or a bound, if it and the parameters are finite."""
-        parameters = self.training.model.parameters()
-        if math.isfinite(value) and all(p.isfinite().all() for p in parameters):
-            return value
+    def _check_finite(self, value: float = 0.0) -> None:
+        """Refuse a value, a loss or a bound, or parameters that are not finite."""
+        parameters, first = self.training.model.parameters(), self.training.team.first
+        if not first or (math.isfinite(value) and all(p.isfinite().all() for p in parameters)):
+            return  # the first judges for all
         where = f"at step {self.training.step} the loss, a bound or a parameter is not finite"
         last_good = f"{self.folder}: {max(saved_steps(self.folder), default='none')}"
         raise UserError(

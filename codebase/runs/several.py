@@ -20,7 +20,7 @@ def run_each(
     """Start a command for each run, `jobs` at a time, and wait until all have ended.
 
     Args:
-        command: the program and its options, but for --run.
+        command: the program and its options, to which --run is added.
         threads: for all processes together.
 
     Returns:

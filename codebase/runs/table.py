@@ -9,8 +9,11 @@ from codebase.evaluate import ALL_TEST, TEST
 from codebase.runs.folder import CHECKPOINTS, run_folder
 from codebase.runs.metrics import bounds_after
 from codebase.settings import Settings
+from codebase.system.errors import UserError
 from codebase.system.files import write_table
 
+Statistic = tuple[str, Callable, int]  # its name, and the fewest runs that it needs
+STATISTICS: list[Statistic] = [("average", fmean, 1), ("standard deviation", stdev, 2)]
 COLUMNS = ("run", "NELBO", "KL", "REC", "NELBO, all test images", "training time", "steps", "data")
 
 
@@ -22,15 +25,17 @@ def make_table(runs: Sequence[Settings], failures: dict[int, str]) -> list[list[
     lines, finished = [], []
     for settings in runs:
         reason = failures.get(settings.run)
-        rows = {} if reason else bounds_after(run_folder(settings), settings.iter_max)
+        try:
+            rows = {} if reason else bounds_after(run_folder(settings), settings.iter_max)
+        except UserError as error:  # its file is damaged
+            rows, reason = {}, str(error)
         if not rows:
             cells = [f"failed: {reason or 'no bounds in its folder'}", "", "", "", ""]
         else:
             finished.append([*rows[TEST].bounds, rows[ALL_TEST].bounds.nelbo])
             cells = [*map("{:.4f}".format, finished[-1]), _time(rows[TEST].seconds)]
         lines.append([str(settings.run), *cells, str(settings.iter_max), settings.dataset])
-    statistics: dict[str, Callable] = {"average": fmean, "standard deviation": stdev}
-    for fewest, (name, statistic) in enumerate(statistics.items(), start=1):
+    for name, statistic, fewest in STATISTICS:
         if len(finished) >= fewest:
             values = map(statistic, zip(*finished, strict=True))
             lines.append([name, *map("{:.4f}".format, values), "", "", ""])

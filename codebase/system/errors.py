@@ -9,7 +9,7 @@ REQUIRED = ("torch", "torchvision", "numpy", "matplotlib", "tqdm", "filelock")
 STUDENTS = ("codebase.utils", "codebase.models.vae")  # the files that can be anyone's
 
 
-ONLY_MEASURED = 3  # the exit status where the bounds are there, and a picture is not
+ONLY_MEASURED = 3  # the exit status where the bounds are there, and what comes after them is not
 
 
 class UserError(Exception):
@@ -82,19 +82,19 @@ def lacking(error: Exception) -> str | None:
 
 @contextmanager
 def told(failures: list[str]) -> Iterator[None]:
-    """Print the sentence of what fails inside the block, and go on after it.
+    """Tell what fails inside the block, in a sentence or by its traceback, and go on after it.
 
-    The failures get it too, unless a student's file only lacks what the block needs.
+    The failures get it too. What a student's file has not got is told, and is no failure.
     """
     try:
         yield
     except Exception as error:
-        message = explain(error)
-        if message is None:
-            raise
-        print(f"run_vae.py: {message}", file=sys.stderr)
+        if message := explain(error):
+            print(f"run_vae.py: {message}", file=sys.stderr)
+        else:
+            traceback.print_exc()
         if not lacking(error):
-            failures.append(message)
+            failures.append(message or repr(error))
 
 
 def _modules(error: Exception) -> list[str]:

@@ -82,6 +82,16 @@ def test_a_run_too_short_for_a_mean_of_training_has_its_test_points():
     assert list(colours_in_the_legend(figure)) == [LABELS["test"]]
 
 
+def test_rows_that_are_all_early_are_in_the_upper_panels_only():
+    """As those of training, where another program's longer run was measured in the folder."""
+    early = [Row(step, "train", 100, 20, 80) for step in (100, 200)]
+    late = [Row(1000, images, 90, 20, 70) for images in ("test", "all test")]
+    figure = learning_curve([*early, *late])
+    upper, lower = figure.axes[0].lines, figure.axes[3].lines
+    assert sorted(len(line.get_xdata()) for line in upper) == [1, 1, 2]
+    assert sorted(len(line.get_xdata()) for line in lower) == [0, 1, 1]
+
+
 def test_a_run_without_rows_has_no_learning_curve():
     assert learning_curve([]) is None
 

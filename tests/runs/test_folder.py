@@ -8,7 +8,6 @@ import pytest
 import torch
 from training import TINY, hold, load_small, settle, train_small
 
-from codebase.runs.checkpoint import save_model
 from codebase.runs.folder import (
     CHECKPOINTS,
     is_used,
@@ -142,23 +141,6 @@ def test_a_file_in_the_place_of_a_folder_is_an_error_of_the_system(tmp_path):
         pass
     with pytest.raises(FileExistsError), locked(tmp_path / "run" / "run"):
         pass
-
-
-def test_what_a_dead_process_left_half_written_is_removed(tmp_path, monkeypatch):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    half_written = []
-    monkeypatch.setattr(os, "fsync", lambda _: half_written.extend(os.listdir(folder)))
-    save_model(torch.nn.Linear(2, 3), model_path(folder, 1))
-    assert half_written
-    for name in (*half_written, ".1234567.tmp", "notes.tmp", ".hidden"):
-        (folder / name).touch()
-    assert len(os.listdir(folder)) == 5
-    with locked(folder):
-        assert {*os.listdir(folder)} == {"model-00001.pt", "notes.tmp", ".hidden"}
-
-
-# An earlier run.
 
 
 def test_a_used_folder_is_moved_to_the_first_free_name(tmp_path):

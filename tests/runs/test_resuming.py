@@ -19,6 +19,7 @@ from training import (
 )
 
 from codebase.models import nns
+from codebase.models.vae import VAE
 from codebase.runs import checkpoint
 from codebase.runs.folder import locked, model_path, run_folder, saved_steps
 from codebase.runs.metrics import METRICS, read_metrics
@@ -302,3 +303,19 @@ def test_a_run_that_fails_at_once_loses_nothing_of_an_earlier_one(monkeypatch):
     assert files_in(ASIDE) == before
     # Nothing was saved: the folder is used again.
     assert not FOLDER.with_name(f"{FOLDER.name}.2").exists()
+
+
+def test_averages_of_parameters_in_another_order_are_refused(monkeypatch):
+    """As when a solution is replaced by one that makes its decoder before its encoder."""
+    interrupt(after=3)
+
+    class Other(VAE):
+        def __init__(self, **arguments):
+            super().__init__(**arguments)
+            encoder = self.enc
+            del self.enc
+            self.enc = encoder
+
+    monkeypatch.setattr("codebase.train.VAE", Other)
+    with pytest.raises(CheckpointError, match="averages are of other parameters; without --resume"):
+        train_small(resume=True)

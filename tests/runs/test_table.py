@@ -76,8 +76,10 @@ def test_a_time_that_nobody_has_measured_is_left_out():
 
 def test_a_damaged_file_costs_no_other_run_its_line():
     (run_folder(RUNS[1]) / "metrics.csv").write_text("damaged\n1,2\n")
-    table = make_table(RUNS, {1: "its metrics.csv is damaged"})
-    assert table[1][1] == "failed: its metrics.csv is damaged"
+    table = make_table(RUNS, {})
+    path = run_folder(RUNS[1]) / "metrics.csv"
+    assert table[1][1] == f"failed: {path} is damaged; delete it to go on without it"
+    assert make_table(RUNS, {1: "its own words"})[1][1] == "failed: its own words"
     assert [line[0] for line in table] == ["0", "1", "2", "average", "standard deviation"]
 
 
