@@ -69,7 +69,7 @@ def run_several(args: Namespace, first: Settings, device: "torch.device", team: 
 
     runs = [first._replace(run=first.run + number) for number in range(args.runs)]
     if args.train and not args.resume and any(is_used(run_folder(settings)) for settings in runs):
-        print("Earlier runs are now NAME.1, ...; --resume 1 would have gone on", file=sys.stderr)
+        print("Earlier runs are kept as NAME.1, ...; --resume 1 would go on with them", file=sys.stderr)
     threads = torch.get_num_threads()
     jobs = args.jobs or (threads if device.type == "cpu" and team.size == 1 else 1)
     options = vars(args) | {"dataset": first.dataset, "device": device, "runs": 1, "jobs": 0}
