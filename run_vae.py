@@ -5,6 +5,7 @@ import signal
 import sys
 from argparse import Namespace
 from contextlib import nullcontext, redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
 from pprint import pprint
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ def run(args: Namespace) -> int:
     device = processor.choose_device(args.device)
     if args.nn not in nns.names():
         raise UserError(f"argument --nn: must be {' or '.join(nns.names())}, not {args.nn!r}", 2)
+    if args.explorer and not find_spec("codebase.pictures.explorer"):
+        raise UserError("argument --explorer: the page is not part of this hand-out", 2)
     with assembled(device) as team:
         # With several runs, standard output is the table's alone.
         with redirect_stdout(sys.stderr if args.runs > 1 else sys.stdout):
@@ -69,7 +72,10 @@ def run_several(args: Namespace, first: Settings, device: "torch.device", team: 
 
     runs = [first._replace(run=first.run + number) for number in range(args.runs)]
     if args.train and not args.resume and any(is_used(run_folder(settings)) for settings in runs):
-        print("Earlier runs are kept as NAME.1, ...; --resume 1 would go on with them", file=sys.stderr)
+        print(
+            "Earlier runs are kept as NAME.1, ...; --resume 1 would go on with them",
+            file=sys.stderr,
+        )
     threads = torch.get_num_threads()
     jobs = args.jobs or (threads if device.type == "cpu" and team.size == 1 else 1)
     options = vars(args) | {"dataset": first.dataset, "device": device, "runs": 1, "jobs": 0}
@@ -87,7 +93,7 @@ def run_several(args: Namespace, first: Settings, device: "torch.device", team: 
 def report(args: Namespace, settings: Settings, images: "Images", model: "VAE") -> int:
     """Print the bounds of a model and write its pictures; give the exit status."""
     from codebase import evaluate, visualize
-    from codebase.pictures import explorer, gallery
+    from codebase.pictures import gallery
     from codebase.runs.folder import run_folder
     from codebase.runs.metrics import bounds_after, record
     from codebase.system.seeds import seeded
@@ -120,6 +126,8 @@ def report(args: Namespace, settings: Settings, images: "Images", model: "VAE") 
         gallery.write_all(model, images, settings, failures)
     if args.explorer:
         with told(failures):
+            from codebase.pictures import explorer
+
             path = folder / "explorer.html"
             explorer.write(model, images, settings.title, path)
             print(f"Explorer saved at {path}; open it in a browser")

@@ -26,7 +26,6 @@ def visualize_samples(
 
     Raises:
         ValueError: the samples do not fit into the grid, or the file has another ending.
-        OSError: the file cannot be written.
     """
     rows, columns = grid_size
     if not 0 < num_samples <= rows * columns:

@@ -75,8 +75,7 @@ def _shown_rows(images: Images) -> Tensor:
 def _layers(model: VAE, x: Tensor) -> list[Any]:
     """The layers of the model's encoder and decoder.
 
-    Raises:
-        UserError: what they compute from x is not all that the networks do.
+    What they compute from x must be all that the networks do; else this is a UserError.
     """
     networks: list[Any] = [next(network.children(), None) for network in (model.enc, model.dec)]
     if all(type(network) is nn.Sequential for network in networks) and all(

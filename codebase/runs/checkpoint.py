@@ -87,8 +87,7 @@ def refused(what: str) -> Iterator[None]:
 def read_state(folder: Path, settings: Settings) -> dict[str, Any] | None:
     """The training state in the folder of a run of these settings; None if there is none.
 
-    Raises:
-        CheckpointError: it is damaged or of other settings, or there are models and no state.
+    One that is damaged, lost or of other settings is a CheckpointError.
     """
     path, now = state_path(folder), settings.deciding()
     if not path.exists():

@@ -50,10 +50,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Make the folder where it is absent, and keep other processes from training in it.
 
     The lock is beside the folder, which may be moved. The operating system drops the lock of a
-    process that dies.
-
-    Raises:
-        BusyError: another process holds the folder; the message names it.
+    process that dies. A folder that another process holds is a BusyError.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:

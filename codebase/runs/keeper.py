@@ -74,9 +74,7 @@ class Keeper:
     def after_step(self, loss: Tensor, bounds: Tensor) -> None:
         """Do what is due after a step of which the loss (scalar) and the bounds (3,) are given.
 
-        Raises:
-            Interrupted: a signal came, and the state has been saved.
-            UserError: the training has diverged.
+        It raises Interrupted once a signal came and all is saved, and a UserError on divergence.
         """
         training = self.training
         self.window += bounds

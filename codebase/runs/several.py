@@ -23,8 +23,7 @@ def run_each(
         command: the program and its options, to which --run is added.
         threads: for all processes together.
 
-    Returns:
-        by their numbers, the sentences of the runs that failed.
+    Returns the sentences of the runs that failed, by their numbers.
 
     Raises:
         Interrupted: a signal came; it was passed on, and every process has saved and ended.

@@ -12,9 +12,7 @@ WEIGHTS, ORDER, STEP = range(3)
 def seed_for(run: int, purpose: int, number: int = 0, process: int = 0) -> int:
     """A seed of 64 bits for one purpose of a run, unrelated to those of all others.
 
-    Args:
-        number: of the epoch or the step.
-        process: of the process, where several share a batch.
+    The number is that of the epoch or the step, and the process one of those that share a batch.
     """
     entropy = np.random.SeedSequence((run, purpose, number, process))
     return int(entropy.generate_state(1, np.uint64)[0])
