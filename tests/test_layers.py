@@ -21,6 +21,7 @@ from codebase.models.vae import VAE
 # may. A part is a module, or a package with everything in it.
 PARTS: dict[str, set[str]] = {
     "run_vae": {"arguments", "visualize", "train", "datasets"},
+    "assignment": {"arguments", "visualize"},
     "arguments": {"settings"},
     "visualize": {"pictures", "evaluate", "runs"},
     "pictures": {"evaluate", "runs"},
@@ -72,7 +73,8 @@ ATTRIBUTES = {
     "dec": {"decode"} | OF_MODULES,
 }
 
-FILES = [*sorted((ROOT / "codebase").rglob("*.py")), ROOT / "run_vae.py"]
+FILES = [path for top in ("assignment", "codebase") for path in (ROOT / top).rglob("*.py")]
+FILES.append(ROOT / "run_vae.py")
 TREES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): ast.parse(
         path.read_text(encoding="utf-8")

@@ -1,0 +1,21 @@
+"""The assignment: its tasks, the hand-out, and the checks of what comes back."""
+
+from collections import namedtuple
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+UTILS, VAE, VISUALIZE = "codebase/utils.py", "codebase/models/vae.py", "codebase/visualize.py"
+# A function to write, in a file; or a run to train. Number 0 is of what only a longer course asks.
+Task = namedtuple("Task", "name number points file sentence")
+TASKS = (
+    Task("sample_gaussian", 1, 3, UTILS, "draw z from a Gaussian, so that gradients reach m and v"),
+    Task("negative_elbo_bound", 2, 6, VAE, "compute the bound and its two parts"),
+    Task("train", 3, 3, "", "train for 20,000 steps with z = 10"),
+    Task("visualize_samples", 4, 3, VISUALIZE, "draw two hundred samples"),
+    Task("kl_normal", 0, 3, UTILS, "compute the KL of two Gaussians in closed form"),
+    Task("log_bernoulli_with_logits", 0, 2, UTILS, "compute the log probability of pixels"),
+    Task("log_normal", 0, 2, UTILS, "compute the log density of a Gaussian"),
+    Task("negative_iwae_bound", 0, 5, VAE, "compute the importance-weighted bound"),
+    Task("sample_x", 0, 2, VAE, "draw images from the model"),
+)
+FURTHER = [task.name for task in TASKS if not task.number]

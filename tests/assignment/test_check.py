@@ -1,0 +1,235 @@
+"""What the checks tell of solutions, right and wrong, asked in this process."""
+
+import importlib.util
+import json
+import re
+import shutil
+import sys
+
+import pytest
+from wrong_solutions import RIGHT, UNKNOWN, WRONG
+
+import codebase
+import codebase.models
+from assignment import ROOT, TASKS, UTILS, VAE, VISUALIZE, check, student
+from codebase.evaluate import ALL_TEST, TEST
+from codebase.runs.metrics import Row, write_metrics
+
+STUDENTS = ROOT / "tests" / "solutions"
+FILES = {task.name: task.file for task in TASKS}
+FURTHER = [task.name for task in TASKS if not task.number]
+
+
+@pytest.fixture(autouse=True)
+def asked_here(monkeypatch, tmp_path):
+    """Ask solutions in this process, which is faster than to start another one."""
+    monkeypatch.chdir(tmp_path)
+
+    def put_in(folder):
+        for file in (UTILS, VAE, VISUALIZE):
+            name = file[:-3].replace("/", ".")
+            spec = importlib.util.spec_from_file_location(name, folder / file)
+            module = importlib.util.module_from_spec(spec)
+            monkeypatch.setitem(sys.modules, name, module)
+            package = codebase.models if file == VAE else codebase
+            monkeypatch.setattr(package, name.split(".")[-1], module, raising=False)
+            spec.loader.exec_module(module)
+
+    def ask(task, folder, run):
+        try:
+            put_in(folder)
+            return json.loads(json.dumps(student.ask(task.name, task.file, str(run)))), []
+        except Exception as error:
+            return student.told(error), []
+
+    monkeypatch.setattr(check, "ask", ask)
+
+
+@pytest.fixture
+def checked(capsys, tmp_path):
+    """Check a solution with replacements in it; give the status and the text of each task."""
+
+    def checked(replacements=(), solution="randn_like_v", tasks=(), run=()):
+        folder = tmp_path / "sent"
+        shutil.copytree(STUDENTS / solution, folder)
+        shutil.copy(ROOT / VISUALIZE, folder)
+        for name, old, new in replacements:
+            file = folder / FILES[name].split("/")[-1]
+            text = file.read_text()
+            assert text.count(RIGHT[name]) == 1 and old in RIGHT[name]
+            file.write_text(text.replace(RIGHT[name], RIGHT[name].replace(old, new)))
+        more = ["--tasks", *tasks] if tasks else []
+        status = check.main([str(folder), *more, *run])
+        text = capsys.readouterr().out
+        assert all(len(line) <= 80 for line in text.splitlines())
+        return status, dict(
+            re.findall(r"^Task .*?, (\w+): (.*?)\n\n", text, re.DOTALL | re.MULTILINE)
+        )
+
+    return checked
+
+
+def points(text):
+    """The points of a task, and those that it is worth."""
+    return [int(number) for number in re.match(r"(\d+) of (\d+) points", text).groups()]
+
+
+@pytest.mark.parametrize("solution", sorted(path.name for path in STUDENTS.glob("*/")))
+def test_right_solutions_get_all_points(checked, solution):
+    if not (STUDENTS / solution / "vae.py").exists():
+        pytest.skip("not a solution")
+    status, texts = checked(solution=solution, tasks=FURTHER)
+    lacking = {"log_normal", "negative_iwae_bound"} if solution == "bare" else set()
+    assert {name for name, text in texts.items() if points(text)[0] == 0} == lacking
+    assert all(len(set(points(text))) == 1 for name, text in texts.items() if name not in lacking)
+    assert status == bool(lacking)
+    assert set(texts) == set(FILES) - {"train"}
+    for name in lacking:
+        assert f"has no {name}, which this needs" in " ".join(texts[name].split())
+
+
+def test_our_solution_gets_all_points(capsys):
+    assert check.main(["--tasks", *FURTHER]) == 0
+    assert capsys.readouterr().out.count("what holds") == len(TASKS) - 1
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_mistake_is_named(checked, mistake):
+    name, old, new, words = WRONG[mistake]
+    status, texts = checked([(name, old, new)], tasks=[name] if name in FURTHER else [])
+    text = " ".join(texts[name].split())
+    assert status == 1
+    assert points(text)[0] == 0
+    assert words in text
+    assert "No known mistake" not in text
+    assert "came out" in text
+
+
+@pytest.mark.parametrize("mistake", UNKNOWN)
+def test_the_smallest_example_is_told_where_no_mistake_fits(checked, mistake):
+    name, old, new = UNKNOWN[mistake]
+    status, texts = checked([(name, old, new)], tasks=[name] if name in FURTHER else [])
+    text = " ".join(texts[name].split())
+    assert status == 1
+    assert points(text)[0] == 0
+    assert "No known mistake alone makes this. Two images" in text
+
+
+def test_two_mistakes_are_named_both(checked):
+    both = [("negative_elbo_bound", "(x, logits))", "(x, logits)) / 784")]
+    both += [("kl_normal", " - dim)", ")")]
+    text = " ".join(checked(both)[1]["negative_elbo_bound"].split())
+    assert "averaged over the pixels" in text
+    assert "-1 of each dimension is missing" in text
+
+
+def test_a_mistake_costs_points_once(checked):
+    wrong = [WRONG["the variance as the deviation"][:3]]
+    status, texts = checked(wrong)
+    assert status == 1
+    assert [points(text)[0] for text in texts.values()] == [0, 6, 3]
+
+
+def test_what_is_not_written_is_said(checked):
+    empty = [
+        (
+            name,
+            text,
+            " " * 4 * (1 + (name == "negative_elbo_bound"))
+            + "raise NotImplementedError('later')\n",
+        )
+        for name, text in RIGHT.items()
+    ]
+    _, texts = checked(empty, tasks=FURTHER)
+    for name in ("sample_gaussian", "negative_elbo_bound", "kl_normal"):
+        assert f"{name} of " in texts[name]
+        assert "is not written yet: later" in " ".join(texts[name].split())
+
+
+@pytest.mark.parametrize("place", ["codebase/models", "models", "."])
+def test_files_are_found_in_a_whole_folder_or_alone(capsys, tmp_path, place):
+    folder, wrong = tmp_path / "sent", STUDENTS / "rsample" / "vae.py"
+    (folder / place).mkdir(parents=True)
+    above = folder / place if place == "." else (folder / place).parent
+    shutil.copy(STUDENTS / "rsample" / "utils.py", above)
+    (folder / place / "vae.py").write_text(wrong.read_text().replace("kl + rec", "rec"))
+    assert check.main([str(folder)]) == 1
+    text = capsys.readouterr().out
+    assert "the KL is missing in NELBO" in text
+    assert "sample_gaussian: 3 of 3" in text
+
+
+def test_the_two_files_alone_are_checked_without_task_4(capsys, tmp_path):
+    assert check.main([str(STUDENTS / "rsample"), "--results", str(tmp_path / "file")]) == 0
+    text = capsys.readouterr().out
+    assert "visualize.py was not sent, so task 4 is not checked." in text
+    tests = json.loads((tmp_path / "file").read_text())["tests"]
+    assert [test["score"] for test in tests] == [3, 6]
+
+
+def test_the_checks_are_the_teachers(capsys, tmp_path):
+    for name in ("codebase", "assignment"):
+        shutil.copytree(ROOT / name, tmp_path / "sent" / name)
+    for path in (tmp_path / "sent").rglob("*.py"):
+        if path.relative_to(tmp_path / "sent").as_posix() not in (UTILS, VAE, VISUALIZE):
+            path.write_text("raise SystemExit(0)")
+    (tmp_path / "sent" / "assignment" / "numbers.json").write_text("{}")
+    assert check.main([str(tmp_path / "sent")]) == 0
+    assert capsys.readouterr().out.count("what holds") == 3
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        ((100.2, 19.3, 80.9), "what holds: NELBO, KL, REC"),
+        ((98.1, 17.6, 80.1), "what holds: NELBO, KL, REC"),
+        ((102.3, 19.3, 83.0), "NELBO: came out 102.3000, should be 100.0000"),
+        ((206.92, 0.0, 206.92), "nothing passes through z"),
+        ((88.95, 11.59, 77.36), "v is used as the deviation"),
+        ((77.62, 3.42, 74.19), "the KL is averaged over the dimensions"),
+    ],
+)
+def test_the_bounds_of_a_run_are_judged(checked, capsys, tmp_path, bounds, words):
+    name = "model=vae_z=10_run=0000"
+    folder = tmp_path / "sent" / "checkpoints" / name
+    rows = [
+        Row(20_000, images, *values) for images, values in ((TEST, bounds), (ALL_TEST, (1, 2, 3)))
+    ]
+    shutil.copytree(STUDENTS / "rsample", tmp_path / "sent")
+    folder.mkdir(parents=True)
+    write_metrics(folder, rows)
+    status = check.main([str(tmp_path / "sent"), "--run", name])
+    text = " ".join(capsys.readouterr().out.split())
+    assert words in text
+    assert status == (not words.startswith("what holds"))
+    assert f"train: {0 if status else 3} of 3 points" in text
+
+
+def test_a_run_that_has_not_ended_is_said(checked):
+    status, texts = checked(run=["--run", "model=vae_z=10_run=0007"])
+    assert status == 1
+    assert "has no bounds after 20,000 steps" in " ".join(texts["train"].split())
+
+
+def test_results_are_gradescopes(checked, tmp_path):
+    """As https://gradescope-autograders.readthedocs.io/en/latest/specs/ has it."""
+    file = tmp_path / "results.json"
+    status, texts = checked([WRONG["REC - KL"][:3]], run=["--results", str(file)])
+    results = json.loads(file.read_text())
+    assert status == 1
+    assert set(results) == {"tests"}
+    for test, (name, text) in zip(results["tests"], texts.items(), strict=True):
+        assert set(test) == {"name", "score", "max_score", "status", "output"}
+        assert test["name"].endswith(name)
+        assert [test["score"], test["max_score"]] == points(text)
+        assert test["status"] == ("passed" if test["score"] == test["max_score"] else "failed")
+        assert test["output"].strip() in text
+    assert [test["score"] for test in results["tests"]] == [3, 0, 3]
+
+
+@pytest.mark.parametrize("arguments", [["nowhere"], [".", "--results", "nowhere/results.json"]])
+def test_a_folder_that_is_not_there_is_said(capsys, arguments):
+    with pytest.raises(SystemExit) as stop:
+        check.main(arguments)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "assignment.check: nowhere is not a folder\n"
