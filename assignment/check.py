@@ -18,7 +18,6 @@ from codebase.system.files import write_atomically
 
 NUMBERS = ROOT / "assignment" / "numbers.json"
 SECONDS = 60  # that a student's process may take
-OF_ALL = {"NELBO", "NIWAE", "gradient of m (2 x 2)", "gradient of v (2 x 2)"}  # what depends on all
 
 
 def differing(answers: dict[str, list[float]], expected: dict[str, list[list[float]]]) -> list[str]:
@@ -35,70 +34,96 @@ def differing(answers: dict[str, list[float]], expected: dict[str, list[list[flo
     return [words for words in dict.fromkeys([*expected, *answers]) if not same(words)]
 
 
-def ask(task: Task, folder: Path, run: Path) -> tuple[Any, list[str]]:
-    """What the files in a folder answer, or a sentence of what they do instead; and notes.
+def ask(task: Task, sent: dict[str, Path | None], run: Path) -> tuple[Any, list[str]]:
+    """What the files that were sent answer, or a sentence of what they do instead; and notes.
 
-    They are asked in a process of its own, which ends with all that it has started.
+    They are asked in a process of its own, which has a copy of everything but of the answers, and
+    ends with all that it has started.
     """
-    here, notes = folder / task.name, []
-    here.mkdir()
-    paths = os.pathsep.join([str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    ours = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "assignment.student", task.name, task.file, run]
-    with open(here / "printed", "w+", errors="replace") as printed:
-        options: dict[str, Any] = {"stdin": DEVNULL, "stdout": printed, "stderr": STDOUT}
-        options["env"] = os.environ | ours | {"MPLBACKEND": "agg"}
-        process = Popen(command, cwd=here, start_new_session=True, **options)
-        try:
-            answer: Any = f"it ends the process, with status {process.wait(SECONDS)}"
-        except TimeoutExpired:
-            answer = f"it does not end within {SECONDS} seconds"
-        finally:
+    seconds, notes = SECONDS * (3 if task.file == VISUALIZE else 1), []
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        for name in ("assignment", "codebase"):
+            without = shutil.ignore_patterns("*.json", "*.md")
+            shutil.copytree(ROOT / name, Path(folder, name), ignore=without)
+        for file, place in sent.items():
+            lacking = f"raise ImportError('{Path(file).name} is not there')"
+            Path(folder, file).write_bytes(place.read_bytes() if place else lacking.encode())
+        (here := Path(folder, "here")).mkdir()
+        paths = os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])
+        ours = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        command = [sys.executable, "-m", "assignment.student", task.name, task.file, run]
+        with open(here / "printed", "w+", errors="replace") as printed:
+            options: dict[str, Any] = {"stdin": DEVNULL, "stdout": printed, "stderr": STDOUT}
+            options["env"] = os.environ | ours | {"MPLBACKEND": "agg"}
+            process = Popen(command, cwd=here, start_new_session=True, **options)
+            try:
+                status = process.wait(seconds)
+                reason = f"with status {status}" if status >= 0 else f"by signal {-status}"
+                answer: Any = f"it ends the process, {reason}"
+            except TimeoutExpired:
+                answer = f"it does not end within {seconds} seconds"
             with suppress(AttributeError, ProcessLookupError):  # on Windows; where none is left
+                ended = process.poll() is not None
                 os.killpg(process.pid, signal.SIGKILL)
-                notes.append("all that it had started was ended")
+                notes += ["what it had started was ended"] * ended
             process.kill()
             process.wait()
-        with suppress(OSError, TypeError, ValueError):  # where there is no answer
-            said = json.loads((here / "answer").read_text())
-            numbers = {} if isinstance(said, str) else dict(said)
-            answer = {words: [*map(float, each)] for words, each in numbers.items()} or said
-        if size := printed.seek(0, os.SEEK_END):
-            printed.seek(0)
-            notes.append(f"it prints {size} bytes, which begin: {printed.read(150).strip()}")
-        return answer, notes
+            with suppress(OSError, TypeError, ValueError):  # where there is no answer
+                said = json.loads((here / "answer").read_text())
+                numbers = {} if isinstance(said, str) else dict(said)
+                answer = {words: [*map(float, each)] for words, each in numbers.items()} or said
+            if size := printed.seek(0, os.SEEK_END):
+                printed.seek(0)
+                notes.append(f"it prints {size} bytes, which begin: {printed.read(150).strip()}")
+            return answer, notes
 
 
-def check(task: Task, folder: Path, run: Path, failed: set[str]) -> tuple[bool, list[str]]:
+def check(
+    task: Task, sent: dict[str, Path | None], run: Path, failed: set[str]
+) -> tuple[bool, list[str]]:
     """Whether a task is solved, and what there is to say."""
-    seen, notes = ask(task, folder, run)
+    seen, notes = ask(task, sent, run)
+    # How noise is drawn is judged in the task of sample_gaussian.
+    follows = task.file != UTILS and "sample_gaussian" in failed
     if isinstance(seen, str):
-        return False, [seen, *notes]
+        return False, [seen, *["see task 1 first, which this needs"] * follows, *notes]
     known = json.loads(NUMBERS.read_text())[task.name]
     right, lines, explained = known["right"], [], set[str]()
-    follows = task.file != UTILS and "sample_gaussian" in failed  # in whose task draws are judged
-    left_out = {w for w in {*seen, *right} if follows and (w.endswith(" z") or "gradient" in w)}
+    every = {*seen, *right}
+    of_all = {words for words in every if words in ("NELBO", "NIWAE") or "gradient" in words}
+    left_out = {w for w in every if follows and (w.endswith(" z") or "gradient" in w)}
     off = [words for words in differing(seen, right) if words not in left_out]
-    holds = ", ".join(words for words in right if words not in {*off, *left_out})
+    plain = [words for words in right if "share of different" not in words and "same" not in words]
+    holds = ", ".join(words for words in plain if words not in {*off, *left_out})
+    shown = 8
     for sentence, changes in known["wrong"] if off else ():
         made = {words: each for words, each in (right | changes).items() if each}
-        own, other = {*changes} - OF_ALL - left_out, {*differing(seen, made)} - left_out
+        own, other = {*changes} - of_all - left_out, {*differing(seen, made)} - left_out
         if not other:
-            lines = [sentence]
+            lines, shown = [sentence], 2
             break
         if own & {*off} and not own & (other | explained) and {*right} <= {*seen}:  # a part
             explained |= own
             lines.append(sentence)
     else:
-        lines += [f"No known mistake alone makes this. {known['example']}"] * bool(off)
-    for words in off[:8]:
+        if off:
+            start = "and something else is wrong" if lines else "No known mistake alone makes this"
+            lines.append(f"{start}. {known['example']}")
+    for words in off[:shown]:
         out, should = _shown(seen.get(words)), _shown(right.get(words, [None])[0])
         lines.append(f"{words}: came out {out}, should be {should}")
-    return not off, [*lines, f"what holds: {holds or 'nothing'}", *notes]
+    lines.append(f"what holds: {holds or 'nothing'}" if off else "all holds")
+    return not off, [*lines, *notes]
 
 
 def _shown(values: list[float] | None) -> str:
     return "no" if values is None else " ".join(f"{value:.4f}" for value in values) or "yes"
+
+
+def _plain(text: str) -> str:
+    """A text of anybody's in lines of 80 characters, at most a few, and nothing but characters."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in text)
+    return textwrap.indent(textwrap.fill(textwrap.shorten(printable, 1_000), 74), "  ")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -109,33 +134,30 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--run", metavar="NAME", default="", help="a folder in DIR/checkpoints")
     parser.add_argument("--results", type=Path, metavar="FILE", help="for Gradescope")
     args = parser.parse_args(argv)
-    for place in (args.dir, args.results.parent if args.results else args.dir):
-        if not place.is_dir():
-            parser.error(f"{place} is not a folder")
-    tests, failed, unsent = [], set[str](), ""
-    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        shutil.copytree(ROOT / "codebase", Path(folder, "codebase"))
-        for file in (UTILS, VAE, VISUALIZE):
-            name = Path(file).name
-            places = [args.dir / each for each in (file, file.removeprefix("codebase/"), name)]
-            if found := [place for place in places if place.is_file()]:
-                shutil.copy(found[0], Path(folder, file))
-            elif file == VISUALIZE:  # whoever sends the two files is asked for them alone
-                unsent = file
-                print("visualize.py was not sent, so task 4 is not checked.\n")
-            else:
-                Path(folder, file).write_text(f"raise ImportError('{name} is not there')")
-        for task in TASKS:
-            asked = task.number or task.name in args.tasks
-            if asked and (task.file or args.run) and task.file != unsent:
-                run = args.dir.absolute() / "checkpoints" / args.run
-                solved, lines = check(task, Path(folder), run, failed)
-                failed |= set() if solved else {task.name}
-                text = [textwrap.indent(textwrap.fill(each, 74), "  ") for each in lines]
-                test = {"name": f"Task {task.number or '+'}, {task.name}", "max_score": task.points}
-                test |= {"score": task.points if solved else 0, "output": "\n".join(text)}
-                tests.append(test | {"status": "passed" if solved else "failed"})
-                print("{name}: {score} of {max_score} points\n{output}\n".format(**test))
+    if not args.dir.is_dir():
+        parser.error(f"argument DIR: {args.dir} is not a folder")
+    if args.results:
+        try:  # before there is something to lose
+            write_atomically(args.results, b"")
+        except OSError as error:
+            parser.error(f"argument --results: {args.results}: {error.strerror}")
+    tests, failed, sent = [], set[str](), dict[str, Path | None]()
+    for file in (UTILS, VAE, VISUALIZE):
+        names = (file, file.removeprefix("codebase/"), Path(file).name)
+        sent[file] = next((p for p in (args.dir / name for name in names) if p.is_file()), None)
+    for task in TASKS:
+        if not (task.number or task.name in args.tasks) or not (task.file or args.run):
+            continue
+        if task.file == VISUALIZE and not sent[VISUALIZE]:  # of whoever is asked for two files
+            print("visualize.py was not sent, so task 4 is not checked.\n")
+            continue
+        run = args.dir.absolute() / "checkpoints" / args.run
+        solved, lines = check(task, sent, run, failed)
+        failed |= set() if solved else {task.name}
+        test = {"name": f"Task {task.number or '+'}, {task.name}", "max_score": task.points}
+        test |= {"score": task.points if solved else 0, "output": "\n".join(map(_plain, lines))}
+        tests.append(test | {"status": "passed" if solved else "failed"})
+        print("{name}: {score} of {max_score} points\n{output}\n".format(**test))
     if args.results:
         write_atomically(args.results, json.dumps({"tests": tests}, indent=1).encode())
     return 1 if failed else 0

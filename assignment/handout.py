@@ -8,6 +8,7 @@ from pathlib import Path
 
 from assignment import FURTHER, ROOT, TASKS, Task
 from codebase.arguments import Parser
+from codebase.system.errors import explain
 
 # What tells the solution stays here, as tests/ and benchmarks/ do.
 LEFT_OUT = ("__pycache__", "explorer.*", "handout.py", "mistakes.md", "README.md")
@@ -33,22 +34,30 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.dir.exists() and (not args.dir.is_dir() or any(args.dir.iterdir())):
         parser.error(f"argument DIR: {args.dir} is not an empty folder; choose another one")
+    try:
+        write(args.dir, args.tasks)
+    except OSError as error:
+        parser.error(f"argument DIR: {explain(error)}")
+    return 0
+
+
+def write(folder: Path, tasks: list[str]) -> None:
+    """Write the hand-out into a folder, with the bodies of these further tasks taken out too."""
     for name in ("codebase", "assignment"):
-        shutil.copytree(ROOT / name, args.dir / name, ignore=shutil.ignore_patterns(*LEFT_OUT))
-    (args.dir / "docs").mkdir()
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    (folder / "docs").mkdir()
     for name in ("run_vae.py", "requirements.txt", "LICENSE", "docs/samples.png"):
-        shutil.copy(ROOT / name, args.dir / name)
+        shutil.copy(ROOT / name, folder / name)
     text = (ROOT / "assignment" / "README.md").read_text(encoding="utf-8").replace("](../", "](")
     for task in TASKS:
-        asked, path = task.number or task.name in args.tasks, args.dir / task.file
+        asked, path = task.number or task.name in tasks, folder / task.file
         # The lines of negative_iwae_bound tell those of task 2, so it is taken out in any case.
         if task.file and (asked or task.name == "negative_iwae_bound"):
             path.write_text(without_body(path.read_text(encoding="utf-8"), task), encoding="utf-8")
         text = text if asked else re.sub(rf"\| \+ \| `{task.name}`.*\n", "", text)
-    more = f" --tasks {' '.join(args.tasks)}" if args.tasks else ""
+    more = f" --tasks {' '.join(tasks)}" if tasks else ""
     text = text.replace("-m assignment.check", f"-m assignment.check{more}")
-    (args.dir / "README.md").write_text(text, encoding="utf-8")
-    return 0
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -23,18 +23,21 @@ def ask(name: str, file: str, run: str) -> dict[str, list[float]]:
     """Ask the function of that name, which is in that file; or what a run has ended with."""
     torch.manual_seed(0)
     nets = Networks(name)
+    if name == "train":
+        return answers(name, partial(bounds, Path(run)), nets)
     if file == UTILS:
         return answers(name, getattr(import_module("codebase.utils"), name), nets)
     model = import_module("codebase.models.vae").VAE(z_dim=2)
     model.enc = model.dec = nets
-    others: dict[str, Any] = {"train": partial(bounds, Path(run))}
-    others["visualize_samples"] = partial(draw, model)
-    return answers(name, others.get(name) or getattr(model, name), nets)
+    drawing = name == "visualize_samples"
+    return answers(name, partial(draw, model) if drawing else getattr(model, name), nets)
 
 
 def bounds(run: Path) -> tuple[float, ...]:
     """The bounds on the assignment's test images with which a run has ended."""
     rows = import_module("codebase.runs.metrics").bounds_after(run, 20_000)
+    if not run.is_dir():
+        raise UserError(f"there is no folder {run}")
     if not rows:
         raise UserError(f"{run} has no bounds after 20,000 steps")
     return rows["test"].bounds
@@ -44,11 +47,13 @@ def draw(model: Any) -> torch.Tensor:
     """The brightness (height, width) of the picture that visualize_samples writes."""
     from matplotlib.image import imread  # slow, and only needed here
 
-    import_module("codebase.visualize").visualize_samples(model, save_path="samples.png")
-    if not Path("samples.png").exists():
+    path = Path("a folder", "two hundred.png")
+    path.parent.mkdir(exist_ok=True)
+    import_module("codebase.visualize").visualize_samples(model, save_path=str(path))
+    if not path.exists():
         raise UserError("no file is written to save_path")
-    picture = torch.from_numpy(imread("samples.png").copy())
-    os.remove("samples.png")
+    picture = torch.from_numpy(imread(path).copy())
+    path.unlink()
     return picture.view(*picture.shape[:2], -1)[..., :3].mean(-1)
 
 
@@ -65,7 +70,8 @@ def told(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [f for f in frames if f.filename.endswith((UTILS, VAE, VISUALIZE))]
     place = f" ({Path(theirs[-1].filename).name}, line {theirs[-1].lineno})" if theirs else ""
-    return f"it raises {type(error).__name__}: {error}{place}"
+    hint = "; z has two dimensions here: z_dim says how many" if "multiplied" in str(error) else ""
+    return f"it raises {type(error).__name__}{f': {error}'[:500]}{place}{hint}"
 
 
 if __name__ == "__main__":
@@ -79,7 +85,8 @@ if __name__ == "__main__":
         answer: Any = ask(*sys.argv[1:])
     except BaseException as error:
         answer = told(error)
-    if os.getpid() == process:  # it may have forked
-        file.write_text(json.dumps(answer))
+    with suppress(OSError):  # where the folder is gone
+        if os.getpid() == process:  # it may have forked
+            file.write_text(json.dumps(answer))
     sys.stdout.flush()
     os._exit(0)

@@ -158,11 +158,3 @@ def test_it_trains_once_the_tasks_are_written_and_says_that_the_page_is_no_part(
     assert "the page is not part of this hand-out" in refused.stderr
     checked = run(folder, "-m", "assignment.check")
     assert checked.stdout.count("0 of ") == 1
-
-
-def test_it_is_small():
-    lines = {
-        path: len(path.read_text().splitlines()) for path in (ROOT / "assignment").glob("*.py")
-    }
-    assert sum(lines.values()) <= 400
-    assert max(lines.values()) <= 200

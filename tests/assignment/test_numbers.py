@@ -52,7 +52,7 @@ def test_values_are_those_of_torch_distributions(name, words, values):
 
 @pytest.mark.parametrize("name", ["sample_gaussian", "negative_elbo_bound"])
 def test_moments_are_those_of_the_posterior_with_five_standard_errors(name):
-    word, n = {"sample_gaussian": ("result", 2_000)}.get(name, ("z", 200))
+    word, n = {"sample_gaussian": ("result", 8_000)}.get(name, ("z", 2_000))
     moments = {
         "mean": (M, (V / n).sqrt()),
         "variance": (V, V * math.sqrt(2 / n)),

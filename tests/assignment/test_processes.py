@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 SENT = ROOT / "tests" / "solutions" / "rsample"
 # Where task 1, task 2 and task 4 come by: each asks sample_gaussian for another number of rows.
 PLACES = {
-    "1": ("utils.py", "    z = Normal(m, v.sqrt()).rsample()\n", "    if len(m) == 4_000:\n    "),
+    "1": ("utils.py", "    z = Normal(m, v.sqrt()).rsample()\n", "    if len(m) == 16_000:\n    "),
     "2": ("vae.py", "        kl, rec = torch.mean(kl), torch.mean(rec)\n", ""),
     "4": ("visualize.py", "    x = model.sample_x(num_samples)\n", ""),
 }
@@ -47,7 +47,8 @@ def told(tmp_path, capsys, monkeypatch):
 def test_hanging_is_told(told, monkeypatch):
     monkeypatch.setattr(check, "SECONDS", 1)
     texts = told("import time\ntime.sleep(10_000)\n")
-    assert all("0 of " in text and "does not end within 1 seconds" in text for text in texts)
+    for text, seconds in zip(texts, (1, 1, 3), strict=True):  # pictures take longer
+        assert "0 of " in text and f"does not end within {seconds} seconds" in text
 
 
 def test_exiting_and_printing_is_told(told):
@@ -80,9 +81,9 @@ def test_what_is_left_behind_is_ended(told, tmp_path):
         _4="os = __import__('os'); os.kill(os.getpid(), 9)",
     )
     assert "3 of 3 points" in first
-    assert "all that it had started was ended" in first
+    assert "what it had started was ended" in first
     assert "it asks for more than 4 GB of memory" in second
-    assert "it ends the process, with status -9" in fourth
+    assert "it ends the process, by signal 9" in fourth
     process = int(note.read_text())
     while os.path.exists(f"/proc/{process}") and "Z" not in _state(process):
         time.sleep(0.1)
@@ -120,4 +121,4 @@ def test_a_file_that_is_missing_is_said(tmp_path, capsys):
     assert check.main([str(tmp_path)]) == 1
     text = " ".join(capsys.readouterr().out.split())
     assert "sample_gaussian: 3 of 3" in text
-    assert text.count("ImportError: vae.py is not there") == 2
+    assert "negative_elbo_bound: 0 of 6 points it raises ImportError: vae.py is not there" in text
