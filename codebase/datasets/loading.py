@@ -1,11 +1,13 @@
 """Loading a data set: its files are found or downloaded, and checked; or its digits are drawn."""
 
+import gzip
 import hashlib
 import http.client
 import socket
 import sys
 import tempfile
-from contextlib import redirect_stdout
+import zlib
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 import torch
@@ -54,43 +56,60 @@ def load(dataset: str, data_dir: Path) -> Images:
 
 
 def load_downloaded(dataset: str, data_dir: Path) -> Images:
-    """Load a data set from where torchvision keeps it below `data_dir`, downloading it when absent.
+    """Load a data set from below `data_dir`, downloading it when one of its files is absent.
 
     Raises:
         DownloadError: it is absent and cannot be downloaded.
         UserError: a file is not the data set's, by its MD5 sum.
     """
     kind, *sums = DOWNLOADS[dataset]
-    folder = data_dir / kind / "raw"
-    if not _complete(folder):
-        _download(kind, folder)
+    files = _find(kind, data_dir)
+    if len(files) < len(FILES):
+        _download(kind, data_dir)
+        files = _find(kind, data_dir)
     tensors = []
-    for (name, header), md5 in zip(FILES.items(), sums, strict=True):
-        content = bytearray((folder / name).read_bytes())
-        if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
-            raise UserError(
-                f"{folder / name} is damaged or not {kind}'s (its MD5 sum is not {md5}); "
-                "delete it, and it is downloaded again"
-            )
+    for (name, path), header, md5 in zip(files.items(), FILES.values(), sums, strict=True):
+        content = bytearray(_read(path))
+        if (found := hashlib.md5(content, usedforsecurity=False).hexdigest()) != md5:
+            reason = f"its MD5 sum is {found}, and not {md5} as in DOWNLOADS of codebase/data.py"
+            advice = "delete it, and it is downloaded again"
+            raise UserError(f"{path} is damaged or not {kind}'s {name} ({reason}); {advice}")
         values = torch.frombuffer(content, dtype=torch.uint8, offset=header)
         tensors.append(values.view(-1, 28 * 28) if "images" in name else values)
     return Images(dataset, *tensors)
 
 
-def _complete(folder: Path) -> bool:
-    return all((folder / name).exists() for name in FILES)
+def _find(kind: str, data_dir: Path) -> dict[str, Path]:
+    """Those of the four files that are there, where torchvision keeps them or people put them."""
+    folders = (data_dir / kind / "raw", data_dir / kind, data_dir / "raw", data_dir)
+    found = {}
+    for name in FILES:
+        # Some sites have a dot in the names, or a folder of the same name around each file.
+        names = (name, name.replace("-idx", ".idx"))
+        paths = (f / n for f in folders for m in names for n in (m, f"{m}/{m}", f"{m}.gz"))
+        if path := next((path for path in paths if path.is_file()), None):
+            found[name] = path
+    return found
 
 
-def _download(kind: str, folder: Path) -> None:
-    """Download the four files through torchvision and write them to `folder` once all are whole.
+def _read(path: Path) -> bytes:
+    """The content of a file, unpacked if it is packed; what cannot be unpacked as it is."""
+    content = path.read_bytes()
+    with suppress(OSError, EOFError, zlib.error):
+        return gzip.decompress(content) if path.suffix == ".gz" else content
+    return content
+
+
+def _download(kind: str, data_dir: Path) -> None:
+    """Download the four files through torchvision, and keep them once all are whole.
 
     One process at a time does so; the others find the files then.
     """
-    timeout = socket.getdefaulttimeout()
+    folder, timeout = data_dir / kind / "raw", socket.getdefaulttimeout()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            if _complete(folder):
+            if len(_find(kind, data_dir)) == len(FILES):
                 return
             import torchvision  # slow, and only needed here
 
@@ -105,7 +124,7 @@ def _download(kind: str, folder: Path) -> None:
         reason = (str(error).strip() or repr(error)).splitlines()[-1].strip("<>")
         raise DownloadError(
             f"{kind} is not in {folder} and could not be downloaded ({reason}); put its four "
-            f"uncompressed files there ({', '.join(FILES)}), or use --dataset synthetic"
+            f"files there ({', '.join(FILES)}, packed or not), or use --dataset synthetic"
         ) from error
     finally:
         socket.setdefaulttimeout(timeout)

@@ -1,5 +1,6 @@
 """Loading a data set: what is let in, what is downloaded, and what stands in for it."""
 
+import gzip
 import hashlib
 import http.client
 import os
@@ -141,6 +142,48 @@ def test_an_unknown_name_is_refused_with_those_there_are(tmp_path):
     assert (str(caught.value), caught.value.status) == (sentence, 2)
 
 
+def packed(folder, name, content):
+    (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+
+
+def with_a_dot(folder, name, content):
+    (folder / name.replace("-idx", ".idx")).write_bytes(content)
+
+
+def in_a_folder_of_its_name(folder, name, content):
+    """As Kaggle's archive is unpacked."""
+    name = name.replace("-idx", ".idx")
+    (folder / name).mkdir()
+    (folder / name / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("place", ["MNIST/raw", "MNIST", "raw", "."])
+@pytest.mark.parametrize("put", [packed, with_a_dot, in_a_folder_of_its_name, None])
+def test_files_are_found_where_people_put_them(tmp_path, few, no_downloading, place, put):
+    folder = tmp_path / place
+    if put is None:
+        write(folder, few)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, values in zip(FILES, few, strict=True):
+            put(folder, name, idx(values))
+    before = sorted(tmp_path.rglob("*"))
+    assert are(load("auto", tmp_path), few)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "content", [b"no archive", gzip.compress(b"another file"), b""], ids=["no", "another", "empty"]
+)
+def test_a_damaged_archive_is_named(tmp_path, few, no_downloading, content):
+    for name, values in zip(FILES, few, strict=True):
+        packed(tmp_path, name, idx(values))
+    path = tmp_path / f"{FILES[2]}.gz"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"^{path} is damaged or not MNIST's {FILES[2]} "):
+        load("auto", tmp_path)
+
+
 # What is not let in.
 
 
@@ -155,9 +198,10 @@ def test_a_damaged_file_is_named(tmp_path, raw, dataset, name, no_downloading):
     with pytest.raises(UserError) as caught:
         load(dataset, tmp_path)
     assert not isinstance(caught.value, DownloadError)
+    found = hashlib.md5(content).hexdigest()
     assert str(caught.value) == (
-        f"{path} is damaged or not MNIST's (its MD5 sum is not {md5}); "
-        "delete it, and it is downloaded again"
+        f"{path} is damaged or not MNIST's {name} (its MD5 sum is {found}, and not {md5} as in "
+        "DOWNLOADS of codebase/data.py); delete it, and it is downloaded again"
     )
 
 
@@ -174,7 +218,7 @@ def test_other_files_of_the_right_name_are_refused(tmp_path, raw, damage, no_dow
         (raw / "train-images-idx3-ubyte").write_bytes(content)
     else:  # Fashion-MNIST's files have the same header and size
         path.write_bytes(content[:16] + bytes(len(content) - 16))
-    with pytest.raises(UserError, match="images-idx3-ubyte is damaged or not MNIST's"):
+    with pytest.raises(UserError, match="images-idx3-ubyte is damaged or not MNIST's "):
         load("mnist", tmp_path)
 
 
@@ -291,8 +335,8 @@ def test_a_broken_off_download_gives_the_reason_and_leaves_nothing(
         load("mnist", tmp_path / "new" / "folder")
     assert str(caught.value) == (
         f"MNIST is not in {tmp_path}/new/folder/MNIST/raw and could not be downloaded "
-        f"({reason or 'Connection reset'}); put its four uncompressed files there "
-        f"({', '.join(FILES)}), or use --dataset synthetic"
+        f"({reason or 'Connection reset'}); put its four files there "
+        f"({', '.join(FILES)}, packed or not), or use --dataset synthetic"
     )
     assert caught.value.__cause__ is error
     assert files_below(tmp_path) == []

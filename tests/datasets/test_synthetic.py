@@ -5,6 +5,9 @@ import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.textpath import TextPath
+from matplotlib.transforms import Affine2D
 from torch.nn.functional import avg_pool2d
 
 from codebase.datasets import synthetic
@@ -93,8 +96,10 @@ def test_digits_can_be_told_apart(synthetic_images):
 def printed(digit):
     """The digit in a typeface that others drew, (28, 28)."""
     canvas = FigureCanvasAgg(Figure(figsize=(1, 1), dpi=28))
-    font = {"family": "DejaVu Sans", "style": "italic", "size": 53}
-    canvas.figure.text(0.5, 0.49, str(digit), ha="center", va="center_baseline", **font)
+    path = TextPath((0, 0), str(digit), 22, prop={"family": "DejaVu Sans", "style": "italic"})
+    box = path.get_extents()  # 14 wide, with the space at its sides
+    in_the_middle = Affine2D().translate(7, 14 - (box.y0 + box.y1) / 2)
+    canvas.figure.add_artist(PathPatch(path, color="black", lw=0, transform=in_the_middle))
     canvas.draw()
     return 1 - torch.tensor(np.asarray(canvas.buffer_rgba())[:, :, 0]) / 255
 
