@@ -10,6 +10,9 @@ from pathlib import Path
 from pprint import pprint
 from typing import TYPE_CHECKING, Any
 
+if __name__ == "__main__":  # which `python -P` leaves out
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
 from codebase.arguments import parse_arguments
 from codebase.settings import Settings
 from codebase.system import processor, streams
@@ -29,22 +32,22 @@ def run(args: Namespace) -> int:
     from codebase.datasets.loading import load
     from codebase.models import nns
     from codebase.runs.team import assembled
-    from codebase.train import load_trained, train
+    from codebase.train import load_trained, new_model, train
 
-    processor.prepare_processor()
     device = processor.choose_device(args.device)
     if args.nn not in nns.names():
         raise UserError(f"argument --nn: must be {' or '.join(nns.names())}, not {args.nn!r}", 2)
     if args.explorer and not find_spec("codebase.pictures.explorer"):
         raise UserError("argument --explorer: the page is not part of this hand-out", 2)
-    with assembled(device) as team:
+    with processor.prepared_processor(), assembled(device) as team:
         # With several runs, standard output is the table's alone.
         with redirect_stdout(sys.stderr if args.runs > 1 else sys.stdout):
             pprint(vars(args))
+            folder = Path(args.data_dir).expanduser()
             # What "auto" is, the first process decides for all.
-            images = load(args.dataset, Path(args.data_dir)) if team.first else None
+            images = load(args.dataset, folder) if team.first else None
             dataset = team.from_first(images.name if images else "")
-            images = images or load(dataset, Path(args.data_dir))
+            images = images or load(dataset, folder)
             options = {key: getattr(args, key) for key in Settings._fields}
             settings = Settings(**options | {"dataset": dataset})
             if args.runs == 1:
@@ -52,6 +55,10 @@ def run(args: Namespace) -> int:
             print(f"Device: {device}")
             sizes = f"{len(images.train)} training and {len(images.test)} test images"
             print(f"Data: {dataset}, {sizes}")
+        if args.explorer:
+            from codebase.pictures import explorer  # which is no part of the hand-out
+
+            explorer.check(new_model(settings))
         if args.runs > 1:
             return run_several(args, settings, device, team)
         if args.train:
@@ -110,7 +117,7 @@ def report(args: Namespace, settings: Settings, images: "Images", model: "VAE") 
     for name, x in bounds.items():
         of = f"({images.name}, {labels[name]} test images)"
         print(f"NELBO: {x.nelbo:.4f}. KL: {x.kl:.4f}. REC: {x.rec:.4f}        {of}")
-    if not args.train:
+    if args.train != 1:
         x = evaluate.subset_images(images)
         with told(failures):
             for iw in (1, 10, 100, 1000):
@@ -138,37 +145,43 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; return 0, 2 for a wrong argument, 128 + a signal, or 1 for the rest.
 
     3 says that the bounds are there, and something that comes after them is not.
+    Nothing in Python is changed afterwards, so that it may be called in a notebook.
     """
+    with streams.lenient_streams() as (output, _):
+        status = attempt(argv)
+        output.flush()
+        if output.error and not status:
+            reason = f"standard output cannot be written: {output.error.strerror}"
+            print(f"run_vae.py: {reason}; all numbers are in checkpoints/", file=sys.stderr)
+            return 1
+        return status
+
+
+def attempt(argv: list[str] | None) -> int:
+    """Run the command line, and tell what a user can mend in a sentence."""
     rank, size, _ = processor.place_in_team()
+    name = f"run_vae.py, process {rank}" if size > 1 else "run_vae.py"
     try:
         with streams.only_errors() if rank else nullcontext():
             args = parse_arguments(argv)
-        status = run(args)
-        sys.stdout.flush()  # so that an output that is full or closed is noticed here
-        return status
+        return run(args)
     except SystemExit as stop:  # of the parser
         return int(stop.code or 0)
-    except BrokenPipeError:  # whoever read the output has gone, as `head` does
-        streams.discard(sys.stdout)
-        return 1
+    except KeyboardInterrupt:  # outside of training, where there is nothing to save
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     except Exception as error:
         message = explain(error)
         if message is None:
             raise
-        name = f"run_vae.py, process {rank}" if size > 1 else "run_vae.py"
         if not rank or not isinstance(error, Interrupted):  # the first one says it for all
             print(f"{name}: {message}", file=sys.stderr)
         return getattr(error, "status", 1)
 
 
 if __name__ == "__main__":
-    processor.prepare_environment()
-    streams.prepare_streams()
-    os.environ["MPLBACKEND"] = "agg"  # pictures go to files, whatever a notebook would show
-    # Training saves on Ctrl-C. Outside of it there is nothing to save: the program ends at once.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    status = main()
+    with processor.prepared_environment():
+        status = main()
     if processor.place_in_team()[1] > 1:
         # Gloo's threads outlive their group. If one of them still holds a tensor while Python ends
         # in its usual way, the process aborts.

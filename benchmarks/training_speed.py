@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from codebase.system.processor import choose_device, prepare_environment, prepare_processor
+from codebase.system.processor import choose_device, prepare_environment, prepared_processor
 
 if __name__ == "__main__":
     prepare_environment()  # which PyTorch reads when it is imported
@@ -142,7 +142,6 @@ def main() -> None:
     add("--data_dir", default="data", metavar="DIR", help="folder of the images")
     args = parser.parse_args()
 
-    prepare_processor()
     torch.set_num_threads(args.threads)
     try:
         device = choose_device(args.device)
@@ -188,6 +187,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
-        main()
+        with prepared_processor():
+            main()
     except KeyboardInterrupt:
         sys.exit(130)

@@ -3,6 +3,8 @@
 import argparse
 import math
 from collections.abc import Callable
+from contextlib import suppress
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from codebase.settings import SCHEDULES, Settings
@@ -30,7 +32,11 @@ def number(
         if least <= value <= most:
             return value
         limits = f"{'a whole number' if kind is int else 'a number'} from {least} to {most}"
-        raise argparse.ArgumentTypeError(f"must be {limits}, not {text!r}")
+        meant = ""
+        with suppress(ValueError, OverflowError):  # as of 2e4
+            if least <= int(float(text)) == float(text) <= most:
+                meant = f"; write {int(float(text))}"
+        raise argparse.ArgumentTypeError(f"must be {limits}, not {text!r}{meant}")
 
     return parse
 
@@ -56,7 +62,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("iter_max", "training steps", settings.iter_max)
     add("iter_save", "steps between checkpoints", 10_000)
     add("run", "number and seed of the run", settings.run, **from_0)
-    add("train", "0: load the model of step iter_max instead of training", 1, **switch)
+    train = {"type": number(int, 0, 2), "metavar": "{0,1,2}"}
+    load = "0: load the model of step iter_max instead; 2: train, and print the negative IWAE too"
+    add("train", load, 1, **train)
     add("resume", "1: go on from where the run was interrupted; 0: start anew", 0, **switch)
     add("nn", "networks, a file in codebase/models/nns", settings.nn, metavar="NAME")
     add("batch_size", "images in a training step", settings.batch_size)
@@ -72,4 +80,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("figures", "1: write all pictures into the run's folder as well", 0, **switch)
     add("explorer", "1: write a page to walk through the latent space", 0, **switch)
     add("device", "auto: a GPU if there is one; or cpu, cuda, cuda:1, ...", "auto", metavar="NAME")
-    return parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        meant = get_close_matches(unknown[0].split("=")[0], [f"--{name}" for name in vars(args)], 1)
+        advice = f"; {meant[0]} is known" if meant else "; see --help"
+        parser.error(f"unknown argument {unknown[0]}{advice}")
+    return args

@@ -23,7 +23,7 @@ def new_model(settings: Settings) -> VAE:
         return VAE(nn=settings.nn, name=settings.name, z_dim=settings.z)
 
 
-def load_trained(settings: Settings, device: torch.device) -> VAE:
+def load_trained(settings: Settings, device: torch.device | str) -> VAE:
     """The run's model as it was saved after `iter_max` steps, or a CheckpointError."""
     model = new_model(settings).to(device)
     load_model(model, model_path(run_folder(settings), settings.iter_max))
@@ -91,7 +91,7 @@ class Training:
 def train(
     settings: Settings,
     images: Images,
-    device: torch.device,
+    device: torch.device | str,
     *,
     iter_save: int = 10_000,
     resume: bool = False,
@@ -108,7 +108,7 @@ def train(
         UserError: the images are fewer than a batch, the processes of the team cannot share one
             evenly, or the training has diverged; or as `Keeper.keeping`.
     """
-    size = settings.batch_size
+    device, size = torch.device(device), settings.batch_size
     if size > len(images.train):
         most = f"there are {len(images.train)} images to train on"
         raise UserError(f"--batch_size {size} is too large: {most}")

@@ -64,8 +64,7 @@ def run_vae(tmp_path, monkeypatch, capsys):
         arguments = [str(argument) for argument in arguments]
         return subprocess.CompletedProcess(arguments, main(arguments), *capsys.readouterr())
 
-    yield run
-    torch.set_flush_denormal(False)  # the program sets it, and other tests are not to notice
+    return run
 
 
 @pytest.fixture(scope="session")

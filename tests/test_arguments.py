@@ -60,7 +60,17 @@ def test_checkpoints_are_as_far_apart_from_python_as_on_the_command_line():
         (["--lr_schedule", "cosine"], "--lr_schedule: invalid choice"),
         (["--runs", "0"], "--runs: must be a whole number from 1"),
         (["--resume", "2"], "--resume: must be a whole number from 0 to 1"),
-        (["--iter"], "unrecognized arguments: --iter"),
+        (["--iter"], "unknown argument --iter; --iter_max is known"),
+        (["--iter-max", "5"], "unknown argument --iter-max; --iter_max is known"),
+        (["--iter-max=5"], "unknown argument --iter-max=5; --iter_max is known"),
+        (["--learning_rate", "5"], "unknown argument --learning_rate; see --help"),
+        (["train"], "unknown argument train; "),
+        (["--iter_max", "2e4"], "not '2e4'; write 20000\n"),
+        (["--z", "10.0"], "not '10.0'; write 10\n"),
+        (["--iter_max", "0.5e1"], "not '0.5e1'; write 5\n"),
+        (["--iter_max", "1e99"], "not '1e99'\n"),
+        (["--run", "-1.0"], "not '-1.0'\n"),
+        (["--train", "3"], "--train: must be a whole number from 0 to 2"),
     ],
 )
 def test_a_wrong_argument_is_one_sentence(run_vae, tmp_path, arguments, part):

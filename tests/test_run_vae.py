@@ -228,7 +228,7 @@ def test_an_unusable_checkpoint_is_one_sentence(run_vae, small, damage):
 def test_missing_data_is_one_sentence_with_both_ways_out(run_vae, small):
     sentence = failure(run_vae(*small, "--dataset", "mnist", "--data_dir", "nowhere"), 1)
     assert "could not be downloaded" in sentence
-    assert "put its four uncompressed files there" in sentence
+    assert "put its four files there" in sentence
     assert "--dataset synthetic" in sentence
 
 
@@ -263,6 +263,17 @@ def test_a_picture_that_cannot_be_written_costs_nothing_else(run_vae, small):
 
 
 @pytest.mark.slow
+def test_where_the_current_folder_cannot_be_written_the_runs_own_gets_the_picture(run_vae):
+    Path("visualizing_result.png").mkdir()
+    finished = run_vae("--dataset", "synthetic", "--iter_max", 1)
+    assert finished.returncode == 3
+    assert finished.stderr.endswith("run_vae.py: visualizing_result.png: Is a directory\n")
+    assert len(bounds_of(finished.stdout)) == 2
+    folder = Path("checkpoints/model=vae_z=10_dataset=synthetic_run=0000")
+    assert (folder / "visualizing_result.png").is_file()
+
+
+@pytest.mark.slow
 def test_a_solution_without_an_importance_weighted_bound_lacks_only_that(
     run_vae, small, monkeypatch
 ):
@@ -276,6 +287,36 @@ def test_a_solution_without_an_importance_weighted_bound_lacks_only_that(
     assert len(bounds_of(finished.stdout)) == 2
     assert "IWAE" not in finished.stdout
     assert "Visualization saved at " in finished.stdout
+
+
+def test_train_2_trains_and_measures_further(run_vae, small):
+    trained, loaded = run_vae(*small, "--train", 2), run_vae(*small, "--train", 0)
+    assert trained.returncode == 0, trained.stderr
+    assert "Saved to" in trained.stdout
+    iwae = [line for line in loaded.stdout.splitlines() if "IWAE" in line]
+    assert [line for line in trained.stdout.splitlines() if "IWAE" in line] == iwae
+    assert len(iwae) == 4
+
+
+def test_the_home_is_a_tilde(run_vae, small, tmp_path, monkeypatch):
+    """Also where no shell has seen it, as in --data_dir=~/mnist."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    sentence = failure(run_vae(*small, "--dataset", "mnist", "--data_dir=~/mnist"), 1)
+    assert f"MNIST is not in {tmp_path}/home/mnist/MNIST/raw and" in sentence
+    assert not Path("~").exists()
+
+
+@pytest.mark.slow
+def test_the_program_is_found_where_python_does_not_look_beside_it(start):
+    process = start(SCRIPT, "--help", env=os.environ | {"PYTHONSAFEPATH": "1"})
+    output, errors = process.communicate()
+    assert (output[:6], errors, process.returncode) == ("usage:", "", 0)
+
+
+def test_networks_that_a_page_cannot_compute_are_known_before_they_are_trained(run_vae, small):
+    sentence = failure(run_vae(*small, "--explorer", 1), 1)
+    assert "the networks of " in sentence
+    assert not [*Path("checkpoints").glob("*/*")]
 
 
 def run_without(module, *arguments):

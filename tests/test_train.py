@@ -32,7 +32,7 @@ from codebase.runs.folder import run_folder, saved_steps
 from codebase.settings import Settings
 from codebase.system import seeds
 from codebase.system.errors import CheckpointError, UserError
-from codebase.train import Training, new_model, train
+from codebase.train import Training, load_trained, new_model, train
 
 BATCH = IMAGES.train[:10]
 
@@ -325,6 +325,11 @@ def test_a_model_is_loaded_as_it_was_saved():
     assert not same_parameters(load_small(TINY._replace(iter_max=20)), model)
     with pytest.raises(CheckpointError, match="steps saved in its folder: 20, 30; choose one"):
         load_small(TINY._replace(iter_max=25))
+
+
+def test_a_device_may_be_given_by_its_name():
+    trained = train(TINY, IMAGES, "cpu")
+    assert same_parameters(trained, load_trained(TINY, "cpu"))
 
 
 def test_fewer_images_than_a_batch_are_refused_before_anything_is_moved():

@@ -34,7 +34,6 @@ def training_speed(monkeypatch, capsys):
     torch.set_num_threads(2)  # other than what is asked for below
     yield run
     torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
 
 
 @pytest.mark.slow

@@ -33,14 +33,9 @@ def write(model: VAE, images: Images, title: str, path: Path) -> None:
     """Write the page for a model and test images, with a title that is shown as it is.
 
     Raises:
-        UserError: the page cannot compute the model's networks, or would be too large.
+        UserError: as `check`.
     """
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    if parameters > MOST_PARAMETERS:
-        raise UserError(
-            f"the model has {parameters:,} parameters, and {path.name} can hold "
-            f"{MOST_PARAMETERS:,}; choose a smaller --z or smaller networks"
-        )
+    check(model)
     everything, rows = all_images(images), _shown_rows(images)
     x = torch.cat([subset_images(images), everything[rows][100:]]).to(device_of(model))
     networks = _layers(model, x)
@@ -60,6 +55,20 @@ def write(model: VAE, images: Images, title: str, path: Path) -> None:
         "bits": _base64(np.packbits(x.cpu().numpy().astype(bool))),
     }
     write_atomically(path, _fill_in(TEMPLATE.read_text(encoding="utf-8"), content).encode())
+
+
+@torch.no_grad()
+def check(model: VAE) -> None:
+    """Refuse a model that `write` will refuse, before it is trained.
+
+    Raises:
+        UserError: the page cannot compute the model's networks, or would be too large.
+    """
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if parameters > MOST_PARAMETERS:
+        most = f"{parameters:,} parameters, and explorer.html can hold {MOST_PARAMETERS:,}"
+        raise UserError(f"the model has {most}; choose smaller networks, or go without the page")
+    _layers(model, torch.zeros(1, 784, device=device_of(model)))
 
 
 def _shown_rows(images: Images) -> Tensor:

@@ -1,6 +1,7 @@
 """Models and training states in files: how they are written, read and checked."""
 
 import io
+import pickle
 import re
 import zipfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from codebase.settings import Settings
 from codebase.system.errors import CheckpointError
 from codebase.system.files import write_atomically
 
+DATASET = re.compile(r"_dataset=[^_]+")  # in a run's name
 # What torch.compile and DataParallel put before the names of the parameters they wrap.
 WRAPPERS = re.compile(r"\b(_orig_mod|module)\.")
 
@@ -34,17 +36,20 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is cut short, damaged or no checkpoint.
     """
-    file = io.BytesIO(path.read_bytes())
+    file, whole = io.BytesIO(path.read_bytes()), False
     try:
         # torch.save writes checksums that torch.load does not look at.
         if zipfile.is_zipfile(file) and (damaged := zipfile.ZipFile(file).testzip()):
             raise zipfile.BadZipFile(damaged)
+        whole = zipfile.is_zipfile(file)
         file.seek(0)
         return dict(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:  # a damaged file can raise anything
-        raise CheckpointError(
-            f"{path} is cut short, damaged or no checkpoint; put a sound copy there or train anew"
-        ) from error
+        reason = "is cut short, damaged or no checkpoint; put a sound copy there or train anew"
+        if whole and isinstance(error, pickle.UnpicklingError):
+            danger = "which are not loaded because loading them could run code"
+            reason = f"holds other objects than tensors, {danger}; save the model's state_dict()"
+        raise CheckpointError(f"{path} {reason}") from error
 
 
 def save_model(model: nn.Module, path: Path) -> None:
@@ -63,6 +68,8 @@ def load_model(model: nn.Module, path: Path) -> None:
     if not path.is_file():
         steps = ", ".join(map(str, saved_steps(path.parent)))
         hint = f"{steps}; choose one with --iter_max" if steps else "none"
+        if others := [str(other) for other in _of_other_data(path)]:
+            hint += f"; of another --dataset there is {', '.join(others)}"
         raise CheckpointError(f"there is no checkpoint {path}; steps saved in its folder: {hint}")
     content = load(path)
     own_names = {_plain(name): name for name in model.state_dict()}
@@ -100,6 +107,13 @@ def read_state(folder: Path, settings: Settings) -> dict[str, Any] | None:
     if changes:
         raise CheckpointError(f"{path} is of other settings: {', '.join(changes)}")
     return state
+
+
+def _of_other_data(path: Path) -> Iterator[Path]:
+    """The models of runs that differ in the data set only."""
+    for other in path.parent.parent.glob(f"model=*/{path.name}"):
+        if DATASET.sub("", other.parent.name) == DATASET.sub("", path.parent.name):
+            yield other
 
 
 def _plain(name: str) -> str:

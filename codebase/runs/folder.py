@@ -1,7 +1,9 @@
 """A run's folder: where its files are, who may write into it, and where an earlier run goes."""
 
+import errno
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -13,6 +15,7 @@ from codebase.settings import Settings
 from codebase.system.errors import BusyError
 
 CHECKPOINTS = Path("checkpoints")
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def run_folder(settings: Settings) -> Path:
@@ -50,17 +53,28 @@ def locked(folder: Path) -> Iterator[None]:
     """Make the folder where it is absent, and keep other processes from training in it.
 
     The lock is beside the folder, which may be moved. The operating system drops the lock of a
-    process that dies. A folder that another process holds is a BusyError.
+    process that dies. Where the file system knows no locks, as some that a network shares, a
+    sentence says so. A folder that another process holds is a BusyError.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
     try:
-        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
-            folder.mkdir(exist_ok=True)
-            yield
+        lock.acquire()
     except Timeout:
-        raise BusyError(
-            f"another process is training in {folder}; wait for it, or choose another --run"
-        ) from None
+        advice = "wait for it, or choose another --run"
+        raise BusyError(f"another process is training in {folder}; {advice}") from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        advice = "start no second process for the same run"
+        print(
+            f"Warning: {folder.parent} is on a file system without locks; {advice}", file=sys.stderr
+        )
+    try:
+        folder.mkdir(exist_ok=True)
+        yield
+    finally:
+        lock.release()
 
 
 def is_used(folder: Path) -> bool:

@@ -17,10 +17,10 @@ from codebase.runs import checkpoint
 from codebase.runs.folder import locked, model_path, move_aside, run_folder, saved_steps, state_path
 from codebase.runs.metrics import TRAIN, Row, read_metrics, write_metrics
 from codebase.system.errors import CheckpointError, Interrupted, UserError
+from codebase.system.progress import progress
 from codebase.system.signals import caught_signals
 
 LOG_EVERY = 100  # steps
-SHOW_EVERY = 0.25  # seconds
 # Steps after which the bounds on test images are measured, beside those of the checkpoints.
 TEST_AFTER = {n * 10**e for n in (1, 2, 5) for e in range(2, 10)}
 
@@ -61,8 +61,8 @@ class Keeper:
             elif first and (earlier := move_aside(self.folder)):
                 advice = "--resume 1 would have gone on with it"
                 tqdm.write(f"The earlier run is now {earlier}; {advice}")
-            run, total = f"run {training.settings.run}", training.settings.iter_max
-            with tqdm(None, run, total, initial=training.step, dynamic_ncols=True) as self.bar:
+            run, total = training.settings.run, training.settings.iter_max
+            with progress(run, training.step, total) as (self.show, self.show_every):
                 try:
                     yield
                 except ValueError:  # torch.distributions refuses parameters that are not finite
@@ -87,10 +87,10 @@ class Keeper:
         now = time.monotonic()
         state_due = ending or self._model_due() or now - self.saved >= self.seconds_between_states
         # Reading the loss waits for the device, so this is done a few times each second only.
-        if state_due or now - self.shown >= SHOW_EVERY:
-            self.bar.n, self.shown = training.step, now
+        if state_due or now - self.shown >= self.show_every:
             self._check_finite(loss.item())
-            self.bar.set_postfix(loss=f"{loss.item():.2e}")
+            self.show(training.step, loss.item())
+            self.shown = now
         if state_due:
             self._save()
             self.saved = now

@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from subprocess import DEVNULL, PIPE, Popen
 from typing import Any
 
-from tqdm import tqdm
+from tqdm import auto, tqdm
 
 from codebase.settings import Settings
 from codebase.system.errors import ONLY_MEASURED, Interrupted
+from codebase.system.progress import is_drawn
 from codebase.system.signals import caught_signals
 
 
@@ -33,6 +34,10 @@ def run_each(
     print(f"{len(runs)} runs, {jobs} at a time, threads for each: {share}", file=sys.stderr)
     environment = os.environ | {"OMP_NUM_THREADS": str(share)}
     environment.pop("TORCHELASTIC_RUN_ID", None)  # each process of a team has runs of its own
+    drawn = is_drawn()
+    hidden = {} if drawn else {"disable": True}  # else the environment decides
+    if drawn:
+        environment.setdefault("TQDM_MININTERVAL", "0.25")
     streams = {"stdin": DEVNULL, "stdout": DEVNULL, "stderr": PIPE}
     options: dict[str, Any] = streams | {"errors": "replace", "env": environment}
     waiting, started = iter(runs), list[Popen]()
@@ -40,7 +45,7 @@ def run_each(
 
     def start_one_after_another(place: int) -> None:
         """Take runs that wait, and show the bar of each at a place on the screen."""
-        bar = tqdm(bar_format="{desc}", position=place, leave=False, dynamic_ncols=True)
+        bar = auto.tqdm(bar_format="{desc}", position=place, leave=False, **hidden)
         while not caught and (settings := next(waiting, None)):
             # As text, the carriage returns of a bar become ends of lines.
             process = Popen([*command, f"--run={settings.run}"], text=True, **options)
@@ -48,9 +53,12 @@ def run_each(
             if caught:
                 process.terminate()
             last = ""
-            for line in process.stderr or ():
-                last = line.strip().removeprefix("run_vae.py: ") or last
-                bar.set_description_str(last)
+            for line in filter(str.strip, process.stderr or ()):
+                last = line.strip().removeprefix("run_vae.py: ")
+                if drawn:
+                    bar.set_description_str(last)
+                else:
+                    print(last, file=sys.stderr)
             status = process.wait()
             if status == ONLY_MEASURED:
                 tqdm.write(f"run {settings.run}: {last}", file=sys.stderr)
@@ -65,7 +73,8 @@ def run_each(
             pass
         for process in started if caught else ():
             process.terminate()
-    print("\r", end="", file=sys.stderr)  # below other bars, tqdm leaves the cursor where it was
+    if drawn:  # below other bars, tqdm leaves the cursor where it was
+        print("\r", end="", file=sys.stderr)
     for work in working:
         work.result()
     if caught:

@@ -1,6 +1,8 @@
 """The processes that torchrun has started: who does what, and how they share a batch."""
 
 import os
+import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
@@ -15,6 +17,7 @@ from codebase.system.processor import place_in_team
 from codebase.system.streams import only_errors
 
 T = TypeVar("T")
+MOST_SECONDS = 300  # for all processes to find each other
 
 
 class Team:
@@ -106,19 +109,27 @@ def _connect(team: Team, backend: str) -> None:
     """Have the processes of this start find each other.
 
     The store of torchrun still has the addresses of processes that ended before a restart. The
-    first process therefore serves a new one, whose port it announces there until all have met.
+    first process therefore serves a new one, whose address it announces there until all have met.
+
+    Raises:
+        UserError: the first process cannot be reached.
     """
     launcher, rank, size = next(dist.rendezvous("env://"))
-    host, store = os.environ["MASTER_ADDR"], None
+    store, end, address = None, time.monotonic() + MOST_SECONDS, ""
     if team.first:
+        alone = os.environ["LOCAL_WORLD_SIZE"] == os.environ["WORLD_SIZE"]
+        host = "localhost" if alone else socket.getfqdn()  # MASTER_ADDR may be another machine's
         store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False)
-        launcher.set("port", str(store.port))
+        launcher.set("address", f"{host} {store.port}")
     while store is None:
-        port = int(launcher.get("port"))
-        with suppress(dist.DistError):  # an earlier start announced the port, and nobody serves it
-            store = dist.TCPStore(host, port, is_master=False, timeout=timedelta(seconds=5))
+        if time.monotonic() > end:
+            raise UserError(f"the first process cannot be reached at {address}")
+        address = launcher.get("address").decode()
+        host, port = address.split()
+        with suppress(dist.DistError):  # an earlier start announced it, and nobody serves it
+            store = dist.TCPStore(host, int(port), is_master=False, timeout=timedelta(seconds=5))
     # A process that has finished its runs waits for the others for as long as they take.
     limit = timedelta(weeks=10)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
     if team.first:
-        launcher.delete_key("port")
+        launcher.delete_key("address")

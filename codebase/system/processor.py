@@ -4,9 +4,12 @@ PyTorch is imported inside the functions, since it reads the environment when it
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from codebase.system.cores import usable_cores
 from codebase.system.errors import UserError
 
 if TYPE_CHECKING:  # see above
@@ -40,19 +43,42 @@ def prepare_environment() -> None:
         os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
 
 
-def prepare_processor() -> None:
-    """Set how this process computes on the CPU. To be called before anything is computed."""
+@contextmanager
+def prepared_environment() -> Iterator[None]:
+    """Prepare the environment for what is imported inside the block, and leave it as it was."""
+    before = dict(os.environ)
+    prepare_environment()
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def prepared_processor() -> Iterator[None]:
+    """Set how this process computes on the CPU inside the block, before anything is computed."""
+    import numpy
     import torch
 
     # Adam's averages of gradients that have become zero fade into denormal numbers, with which the
     # processor is many times slower. Threads inherit the mode when they start, hence the order.
+    for kind in (numpy.float32, numpy.float64):
+        numpy.finfo(kind)  # looks for such numbers once, and would warn that there are none
     torch.set_flush_denormal(True)
-    _, size, _ = place_in_team()
-    if size > 1 and os.environ.get("OMP_NUM_THREADS") == "1":
-        # That is what torchrun sets for each process, where the user has set nothing.
-        known = hasattr(os, "sched_getaffinity")
-        cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
-        torch.set_num_threads(max(1, cores // int(os.environ["LOCAL_WORLD_SIZE"])))
+    chosen, processes = os.environ.get("OMP_NUM_THREADS"), 1
+    if place_in_team()[1] > 1:
+        processes = int(os.environ["LOCAL_WORLD_SIZE"])
+        chosen = None if chosen == "1" else chosen  # torchrun sets that, where the user set nothing
+    before = torch.get_num_threads()
+    if not chosen:
+        threads = before if processes == 1 else usable_cores()
+        torch.set_num_threads(max(1, min(threads, usable_cores()) // processes))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        torch.set_flush_denormal(False)
 
 
 def choose_device(name: str) -> "torch.device":

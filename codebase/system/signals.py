@@ -1,11 +1,13 @@
-"""What asks the program to end: Ctrl-C, SIGTERM, and SIGHUP of a terminal that is closed."""
+"""What asks the program to end: Ctrl-C, a terminal that is closed, and schedulers."""
 
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-ENDING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+# Slurm sends SIGUSR1 or SIGUSR2 where it is asked to warn, and the system SIGXCPU before its limit.
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+ENDING = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]  # not all on Windows
 
 
 @contextmanager

@@ -182,8 +182,12 @@ def test_networks_that_the_page_cannot_compute_are_refused(images, tmp_path, net
 def test_a_model_too_large_for_a_page_is_refused(images, tmp_path):
     model = VAE(z_dim=2)
     model.dec = Decoder(nn.Linear(2, 6000), nn.Linear(6000, 784))
-    with pytest.raises(UserError, match=r"the model has 5,\d{3},\d{3} parameters, and x"):
-        explorer.write(model, images, "large", tmp_path / "x.html")
+    for refuse in (
+        lambda: explorer.write(model, images, "large", tmp_path / "x.html"),
+        lambda: explorer.check(model),  # before it is trained
+    ):
+        with pytest.raises(UserError, match=r"the model has 5,\d{3},\d{3} parameters, and "):
+            refuse()
     assert list(tmp_path.iterdir()) == []
 
 

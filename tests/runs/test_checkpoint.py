@@ -2,7 +2,9 @@
 
 import io
 import os
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -259,8 +261,34 @@ def test_nothing_in_a_file_is_executed(path, tmp_path, name, new):
         path,
         _use_new_zipfile_serialization=new,
     )
-    assert "no checkpoint" in refused(path)
+    reason = "holds other objects than tensors, which are not loaded" if new else "is cut short"
+    assert refused(path).startswith(f"{path} {reason}")
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("content", [SMALL, {"weights": np.zeros(3)}, [1, 2], {1, 2}])
+def test_what_was_not_saved_as_a_state_dict_is_told(path, content):
+    """A whole module, NumPy's arrays; and what has nothing that could be a model."""
+    torch.save(content, path)
+    if isinstance(content, list | set):
+        assert "no checkpoint" in refused(path)
+    else:
+        reason = "which are not loaded because loading them could run code"
+        advice = "save the model's state_dict()"
+        assert refused(path) == f"{path} holds other objects than tensors, {reason}; {advice}"
+
+
+def test_a_run_of_another_data_set_is_named(tmp_path, monkeypatch):
+    """Trained offline, on synthetic digits, and loaded where MNIST is."""
+    monkeypatch.chdir(tmp_path)
+    for other in ("_dataset=synthetic", "_lr=0.1_dataset=synthetic"):
+        folder = Path("checkpoints", f"model=vae_z=10{other}_run=0000")
+        folder.mkdir(parents=True)
+        save_model(SMALL, folder / "model-00010.pt")
+    path = Path("checkpoints", "model=vae_z=10_run=0000", "model-00010.pt")
+    there = Path("checkpoints", "model=vae_z=10_dataset=synthetic_run=0000", path.name)
+    assert refused(path).endswith(f"folder: none; of another --dataset there is {there}")
+    assert "another --dataset" not in refused(path.with_name("model-00020.pt"))
 
 
 def test_a_file_that_cannot_be_read_is_an_error_of_the_system(tmp_path):

@@ -1,5 +1,6 @@
 """A run's folder: where it is, who may write into it, and where an earlier run goes."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -124,6 +125,22 @@ def test_the_lock_of_another_process_holds_until_it_dies(tmp_path, start):
     holder.wait()
     with locked(folder):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_the_file_system_has_no_locks_a_sentence_says_so(
+    tmp_path, monkeypatch, capsys, number
+):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with locked(tmp_path / "run"):
+        model_path(tmp_path / "run", 1).touch()
+    advice = "start no second process for the same run"
+    warning = f"Warning: {tmp_path} is on a file system without locks; {advice}\n"
+    assert capsys.readouterr() == ("", warning)
+    assert saved_steps(tmp_path / "run") == [1]
 
 
 def test_a_folder_stays_locked_while_it_is_moved(tmp_path):

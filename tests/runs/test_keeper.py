@@ -35,6 +35,7 @@ from codebase.models.vae import VAE
 from codebase.runs import checkpoint, keeper
 from codebase.runs.folder import saved_steps
 from codebase.runs.metrics import bounds_after, read_metrics
+from codebase.system import progress
 from codebase.system.errors import Interrupted
 from codebase.system.signals import ENDING
 from codebase.train import Training, train
@@ -254,6 +255,7 @@ def bars(capsys):
 
 def test_the_bar_shows_the_loss_four_times_each_second(clock, capsys, monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(progress, "is_drawn", lambda: True)
     losses = iter(range(1000))
     change_loss(monkeypatch, lambda loss, _: 0 * loss + 100.0 * next(losses))
     clock.step = 0.125
@@ -266,6 +268,14 @@ def test_the_bar_shows_the_loss_four_times_each_second(clock, capsys, monkeypatc
     resumed = capsys.readouterr()
     assert re.search(r"run 0:  23%\|.*\| 7/30 \[", resumed.err)
     assert "Resuming at step 7\n" in resumed.out
+
+
+def test_in_a_file_there_is_a_line_each_half_minute_and_at_each_checkpoint(clock, capsys):
+    clock.step = 5
+    train_small(iter_save=10)
+    lines = capsys.readouterr().err.splitlines()
+    steps = [int(re.match(r"run 0: .*\| (\d+)/30 \[.*loss=\S+\]$", line)[1]) for line in lines]
+    assert steps == [6, 10, 16, 20, 26, 30]
 
 
 # Signals.

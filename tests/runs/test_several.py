@@ -252,10 +252,15 @@ def test_runs_that_are_gone_on_with_take_the_steps_that_lack(several, run_vae, s
         told.unlink()
     folders = [run_folder(settings) for settings in BOTH]
     before = (folders[1] / "metrics.csv").read_bytes()
-    status, _, errors, table = several("--resume", 1, "--explorer", 1, threads=2, jobs=2)
+    for folder in folders:
+        picture = folder / "visualizing_result.png"
+        picture.unlink(missing_ok=True)
+        picture.mkdir(parents=True)
+    status, _, errors, table = several("--resume", 1, threads=2, jobs=2)
     assert status == 0
-    for run in (2, 3):  # a page that cannot be written costs no bounds
-        assert errors.count(f"run {run}: the networks of ") == 1
+    for run, folder in zip((2, 3), folders, strict=True):  # a picture costs no bounds
+        sentence = f"run {run}: {folder / 'visualizing_result.png'}: Is a directory\n"
+        assert errors.count(sentence) == 1
     assert "Earlier runs" not in errors
     assert (folders[1] / "metrics.csv").read_bytes() == before  # nothing is measured again
     for folder, settings, line in zip(folders, BOTH, table[:2], strict=True):

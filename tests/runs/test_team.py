@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from torch.distributed import TCPStore
 
 from codebase.datasets import loading
 from codebase.runs import team
@@ -46,6 +47,23 @@ def test_what_cannot_be_shared_is_said(synthetic_images, monkeypatch):
         monkeypatch.setenv(name, value)
     sentence = "torchrun cannot share work on mps; use --device cpu"
     with pytest.raises(UserError, match=sentence), assembled(torch.device("mps")):
+        pass
+
+
+@pytest.mark.slow
+def test_a_first_process_that_cannot_be_reached_is_said(monkeypatch):
+    """An earlier start's address, at which nobody listens any more."""
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    store.set("address", "localhost 9")
+    place = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    place |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port)}
+    for name, value in (ONE_PROCESS | place | {"TORCHELASTIC_USE_AGENT_STORE": "True"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(team, "MOST_SECONDS", 1)
+    with (
+        pytest.raises(UserError, match=r"^the first process cannot be reached at localhost 9$"),
+        assembled(CPU),
+    ):
         pass
 
 

@@ -32,6 +32,19 @@ def test_a_failure_keeps_the_old_file_names_it_and_leaves_no_other(tmp_path, mon
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_where_nothing_can_be_written_or_removed_the_file_is_named(tmp_path, monkeypatch):
+    """As on a file system that can only be read."""
+
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system", "another file")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(OSError, match="Read-only") as caught:
+        write_atomically(tmp_path / "file", b"new")
+    assert caught.value.filename == str(tmp_path / "file")
+
+
 def test_the_content_is_on_the_disk_before_it_has_the_name(tmp_path, monkeypatch):
     """Else a power cut could leave the name on an empty file."""
     path, synced = tmp_path / "file", []

@@ -1,10 +1,13 @@
 """The processor's modes and the device."""
 
+import os
+
 import pytest
 import torch
+from conftest import ROOT
 
 from codebase.system.errors import UserError
-from codebase.system.processor import choose_device, prepare_processor
+from codebase.system.processor import choose_device, prepared_processor
 
 
 @pytest.fixture
@@ -54,29 +57,67 @@ def test_an_unknown_device_is_answered_with_the_known_ones(gpus, name):
     assert refusal(name) == f"argument --device: this machine has no device {name!r}, only {known}"
 
 
-@pytest.fixture
-def processor():
-    """The processor's modes, put back afterwards."""
+@pytest.fixture(autouse=True)
+def threads():
+    """How many threads PyTorch has; they are put back afterwards, and so are denormal numbers."""
     threads = torch.get_num_threads()
-    torch.set_flush_denormal(False)
-    yield
+    yield threads
     torch.set_flush_denormal(False)
     torch.set_num_threads(threads)
 
 
-def test_denormal_numbers_are_flushed(processor):
+@pytest.fixture
+def cores(monkeypatch):
+    """Have the system say which cores this process may use."""
+
+    def say(number):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(number)), raising=False)
+
+    return say
+
+
+def threads_inside():
+    """PyTorch's threads in a processor that is prepared."""
+    with prepared_processor():
+        return torch.get_num_threads()
+
+
+def test_denormal_numbers_are_flushed_for_as_long_as_the_program_computes():
     denormal = torch.tensor([1e-39])
+    with prepared_processor():
+        assert denormal.mul(1).item() == 0
     assert denormal.mul(1).item() > 0
-    prepare_processor()
-    assert denormal.mul(1).item() == 0
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_threads_are_as_many_as_pytorch_has_chosen(processor, monkeypatch, threads):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of a user, without torchrun
-    torch.set_num_threads(threads)
-    prepare_processor()
-    assert torch.get_num_threads() == threads
+def test_a_program_that_looks_for_denormal_numbers_later_is_not_warned(start):
+    """NumPy 1.26 warns where it finds none, the first time that it looks."""
+    program = """
+from codebase.system.processor import prepared_processor
+with prepared_processor():
+    import numpy
+    numpy.finfo("float32").smallest_subnormal, numpy.finfo("float64").smallest_subnormal
+"""
+    process = start("-W", "error", "-c", program, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert process.communicate() == ("", "")
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_threads_are_as_many_as_the_user_has_chosen(cores, monkeypatch, number):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")  # which PyTorch has read when it was imported
+    cores(1)
+    torch.set_num_threads(number)
+    assert threads_inside() == number
+
+
+@pytest.mark.parametrize(("chosen", "usable", "inside"), [(4, 2, 2), (2, 4, 2), (3, 3, 3)])
+def test_threads_are_no_more_than_the_cores_that_may_be_used(
+    threads, cores, monkeypatch, chosen, usable, inside
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    cores(usable)
+    torch.set_num_threads(chosen)
+    assert threads_inside() == inside
+    assert torch.get_num_threads() == chosen
 
 
 @pytest.fixture
@@ -87,23 +128,17 @@ def torchrun(monkeypatch):
         monkeypatch.setenv(name, value)
 
 
-@pytest.mark.parametrize(("chosen", "threads"), [("1", 3), ("2", 2)])
-def test_processes_of_torchrun_share_the_cores(processor, torchrun, monkeypatch, chosen, threads):
+@pytest.mark.parametrize(
+    ("chosen", "usable", "inside"), [("1", 6, 3), ("1", 1, 1), ("2", 6, 2), ("", 6, 3)]
+)
+def test_processes_of_torchrun_share_the_cores(
+    cores, torchrun, monkeypatch, chosen, usable, inside
+):
     """Unless the user has chosen, in whose place torchrun says 1."""
     torch.set_num_threads(2)
     monkeypatch.setenv("OMP_NUM_THREADS", chosen)
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)
-    prepare_processor()
-    assert torch.get_num_threads() == threads
-
-
-def test_a_process_of_torchrun_has_a_thread_even_where_there_are_fewer_cores(
-    processor, torchrun, monkeypatch
-):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)
-    prepare_processor()
-    assert torch.get_num_threads() == 1
+    cores(usable)
+    assert threads_inside() == inside
 
 
 def test_each_process_of_torchrun_has_a_gpu_of_its_own(gpus, torchrun):

@@ -6,8 +6,10 @@ import threading
 import pytest
 from conftest import SCRIPT
 
-from codebase.system.signals import ENDING, caught_signals
+from codebase.system.signals import caught_signals
 
+# Of people and terminals; of Slurm, as a user asks it to; of the system, near a limit of time.
+ALL = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 # Runs the script, and presses Ctrl-C when it imports a certain module.
 PROGRAM = """
 import os, runpy, signal, sys
@@ -27,15 +29,15 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def test_all_signals_are_collected_and_then_handled_as_before(stray):
     with caught_signals() as caught:
-        for number in (*ENDING, signal.SIGTERM):
-            signal.raise_signal(number)
-    assert caught == [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTERM]
+        for name in (*ALL, "SIGTERM"):
+            signal.raise_signal(signal.Signals[name])
+    assert [signal.Signals(number).name for number in caught] == [*ALL, "SIGTERM"]
     assert stray == []
     with pytest.raises(ZeroDivisionError), caught_signals():
         raise ZeroDivisionError
     signal.raise_signal(signal.SIGHUP)
     assert stray == [signal.SIGHUP]
-    assert len(caught) == 4
+    assert len(caught) == 7
 
 
 def test_a_signal_that_is_ignored_stays_ignored(stray):

@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import SCRIPT, usual_signals
 
-from codebase.system.streams import only_errors
+from codebase.system.streams import lenient_streams, only_errors
 
 FAULTS = [
     "closed",
@@ -41,12 +41,12 @@ def start_with(start):
 def test_a_standard_error_that_fails_stops_nothing(start_with, fault):
     program = """
 import os, sys
-from codebase.system.streams import prepare_streams
-prepare_streams()
-assert sys.stderr.fileno() == 2
-for _ in range(3):
-    print("more than a buffer holds" * 10_000, file=sys.stderr, flush=True)
-print(os.open(os.devnull, os.O_RDONLY) > 2)  # no file takes the place of a closed stream
+from codebase.system.streams import lenient_streams
+with lenient_streams():
+    assert sys.stderr.fileno() == 2
+    for _ in range(3):
+        print("more than a buffer holds" * 10_000, file=sys.stderr, flush=True)
+    print(os.open(os.devnull, os.O_RDONLY) > 2)  # no file takes the place of a closed stream
 """
     process = start_with("stderr", fault, "-c", program)
     assert process.communicate() == ("True\n", "")
@@ -55,10 +55,10 @@ print(os.open(os.devnull, os.O_RDONLY) > 2)  # no file takes the place of a clos
 
 def test_each_line_is_handed_on_at_once(start):
     program = """
-from codebase.system.streams import prepare_streams
-prepare_streams()
-print("a line")
-input()
+from codebase.system.streams import lenient_streams
+with lenient_streams():
+    print("a line")
+    input()
 """
     environment = os.environ | {"PYTHONPATH": str(SCRIPT.parent)}
     process = start("-c", program, stdin=-1, env=environment)
@@ -68,9 +68,9 @@ input()
 
 def test_what_the_encoding_does_not_have_is_written_as_escapes(start):
     program = """
-from codebase.system.streams import prepare_streams
-prepare_streams()
-print("d\\xe4t\\xe4")
+from codebase.system.streams import lenient_streams
+with lenient_streams():
+    print("d\\xe4t\\xe4")
 """
     environment = {"PYTHONPATH": str(SCRIPT.parent), "PYTHONIOENCODING": "ascii"}
     process = start("-c", program, env=os.environ | environment)
@@ -86,15 +86,40 @@ def test_a_process_that_prints_nothing_still_says_why_it_fails(capsys):
     assert capsys.readouterr() == ("again\n", "")
 
 
+def test_the_streams_are_put_back_whatever_happens(capsys):
+    before = sys.stdout, sys.stderr
+    with pytest.raises(ZeroDivisionError), lenient_streams():
+        print("out")
+        print("err", file=sys.stderr)
+        raise ZeroDivisionError
+    assert (sys.stdout, sys.stderr) == before
+    assert capsys.readouterr() == ("out\n", "err\n")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_standard_output_that_fails_is_no_traceback(start_with, script, small, fault):
+def test_a_standard_output_that_fails_costs_no_bounds(start_with, script, small, fault, tmp_path):
     process = start_with("stdout", fault, script, *small, "--iter_max", 1)
     errors = process.communicate()[1]
+    assert "1/1" in errors
+    assert [*(tmp_path / "checkpoints").glob("*/metrics.csv")]
     if fault == "closed":  # on purpose, then
         assert process.returncode == 0, errors
-        assert "1/1" in errors
     else:
         assert process.returncode == 1
-        sentence = "run_vae.py: [Errno 28] No space left on device\n"
-        assert errors == (sentence if fault == "full" else "")
+        reason = {"full": "No space left on device", "nobody reads": "Broken pipe"}[fault]
+        last = errors.splitlines()[-1]
+        assert last.startswith(f"run_vae.py: standard output cannot be written: {reason}; ")
+
+
+@pytest.mark.slow
+def test_a_reader_that_goes_away_costs_no_bounds(start, script, small, tmp_path):
+    process = start(script, *small)
+    process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait() == 1
+    assert "30/30" in errors
+    assert "standard output cannot be written: Broken pipe" in errors
+    (metrics,) = (tmp_path / "checkpoints").glob("*/metrics.csv")
+    assert "\n30,all test," in metrics.read_text()
