@@ -9,6 +9,7 @@ from torch import Tensor
 from codebase import utils
 from codebase.data import Images, subset_rows
 from codebase.models.vae import VAE
+from codebase.system.errors import UserError
 from codebase.system.seeds import seeded
 
 TEST, ALL_TEST = "test", "all test"  # the assignment's hundred, and all of them
@@ -54,7 +55,14 @@ def bounds(model: VAE, x: Tensor, passes: int) -> Bounds:
     """The bounds on x (n, 784), averaged over `passes` passes with fresh latent noise.
 
     The noise comes from a seed of its own, and the global random state is left as it was.
+
+    Raises:
+        UserError: a pixel is no probability, for example since the images were normalized.
     """
+    if x.min() < 0 or x.max() > 1:
+        raise UserError(
+            f"pixels must be from 0 to 1, and these are from {x.min():.2f} to {x.max():.2f}"
+        )
     device = device_of(model)
     total = torch.zeros(3, device=device)
     with seeded(SEED, device):

@@ -11,6 +11,7 @@ from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 from codebase import evaluate, utils
 from codebase.data import Images, subset_rows
 from codebase.models.vae import VAE
+from codebase.system.errors import UserError
 
 Z_DIM = 3
 PRIOR = Independent(Normal(torch.zeros(Z_DIM), torch.ones(Z_DIM)), 1)
@@ -144,6 +145,15 @@ def test_bounds_are_those_of_a_loop_in_the_protocols_words(images):
     assert abs(bounds.nelbo - mean[0]) < 5 * math.sqrt(2) * error[0]
     assert bounds.kl == pytest.approx(mean[1], rel=1e-4)
     assert abs(bounds.rec - mean[2]) < 5 * math.sqrt(2) * error[2]
+
+
+def test_pixels_that_are_no_probabilities_are_refused(images):
+    """MNIST's usual preprocessing gives a splendid bound that means nothing."""
+    x = binarized_once(images.test[:10])
+    evaluate.bounds(noisy_model(), x / 2, 1)
+    for wrong in ((x - 0.1307) / 0.3081, 255 * x, x - 0.001, x + 0.001):
+        with pytest.raises(UserError, match=r"^pixels must be from 0 to 1, and these are from "):
+            evaluate.bounds(noisy_model(), wrong, 1)
 
 
 def test_a_hundred_passes_on_the_assignments_images_and_one_on_all(images):

@@ -1,8 +1,11 @@
 """How pictures are drawn: the look of a figure, grids of images, points by digit, and files."""
 
 import io
+import os
+import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +31,30 @@ def new_figure(
 
     Only one to be shown needs pyplot, and a screen.
     """
+    if "matplotlib" not in sys.modules:
+        _import_matplotlib()
     if shown:
         from matplotlib.pyplot import figure as make
     else:
         from matplotlib.figure import Figure as make  # type: ignore[assignment]
     figure = make(figsize=(WIDTH, height), dpi=DPI / 2, layout="constrained")
     return figure, figure.subplots(rows, columns, **grid)
+
+
+def _import_matplotlib() -> None:
+    """Import matplotlib also where MPLBACKEND names what is not installed: a file needs no screen.
+
+    Colab sets it for its own Python, and a virtual environment there inherits it.
+    """
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend:
+        with suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
 
 
 def image_grid(images: "Tensor", rows: int, columns: int) -> "Tensor":

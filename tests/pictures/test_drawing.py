@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from conftest import ROOT
 from drawn import bits, cells, from_blocks, number, to_blocks
 
 from codebase.pictures.drawing import (
@@ -84,6 +85,25 @@ def test_a_file_has_200_dots_an_inch(tmp_path):
     figure, _ = new_figure(3)
     write_figure(figure, str(tmp_path / "picture.png"))
     assert plt.imread(tmp_path / "picture.png").shape[:2] == (600, 1600)
+
+
+@pytest.mark.slow
+def test_a_file_needs_no_backend_that_is_installed(tmp_path, start):
+    """Colab's is in the environment of its programs, and a virtual environment has not got it."""
+    program = """
+import os
+from codebase.models.vae import VAE
+from codebase.visualize import visualize_samples
+for name in "ab":
+    visualize_samples(VAE(), save_path=f"{name}.png")
+print(os.environ["MPLBACKEND"])
+"""
+    backend = "module://not_installed.backend"
+    process = start(
+        "-c", program, env=os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": backend}
+    )
+    assert process.communicate() == (f"{backend}\n", "")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.png"}
 
 
 @pytest.mark.parametrize("name", ["picture.pt", "picture"])

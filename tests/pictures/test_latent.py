@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from drawn import cells, known_model, labels, numbered_images, painted, seen
+from drawn import DPI, cells, known_model, labels, numbered_images, painted, seen
 from matplotlib.colors import to_rgb, to_rgba_array
 
 from codebase.pictures.latent import latent_space, principal_components
@@ -39,7 +39,7 @@ def test_the_plane_decodes_the_place_that_its_axes_say(plane):
     left, _ = figure.axes
     assert left.get_title() == "decoder means"
     assert (left.get_xlabel(), left.get_ylabel()) == ("$z_1$", "$z_2$")
-    z = painted(cells(left, 20, 20, margin=1))[..., :2]
+    z = painted(cells(left, 20, 20, margin=1, dpi=4 * DPI))[..., :2]
     to_the_right = middles(*left.get_xlim(), 20).expand(20, 20)
     upwards = middles(*left.get_ylim(), 20).flip(0)[:, None].expand(20, 20)
     assert (z - torch.stack([to_the_right, upwards], 2)).abs().max() < 0.1
