@@ -19,3 +19,4 @@ TASKS = (
     Task("sample_x", 0, 2, VAE, "draw images from the model"),
 )
 FURTHER = [task.name for task in TASKS if not task.number]
+ALSO = f"what is asked too, of {', '.join(FURTHER)}"

@@ -12,9 +12,10 @@ from subprocess import DEVNULL, STDOUT, Popen, TimeoutExpired
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from assignment import FURTHER, ROOT, TASKS, UTILS, VAE, VISUALIZE, Task
+from assignment import ALSO, FURTHER, ROOT, TASKS, UTILS, VAE, VISUALIZE, Task
 from codebase.arguments import Parser
 from codebase.system.files import write_atomically
+from codebase.system.streams import lenient_streams
 
 NUMBERS = ROOT / "assignment" / "numbers.json"
 SECONDS = 60  # that a student's process may take
@@ -110,14 +111,20 @@ def check(
             start = "and something else is wrong" if lines else "No known mistake alone makes this"
             lines.append(f"{start}. {known['example']}")
     for words in off[:shown]:
-        out, should = _shown(seen.get(words)), _shown(right.get(words, [None])[0])
+        out, should = _shown(seen.get(words)), _shown(*right.get(words, [None]))
         lines.append(f"{words}: came out {out}, should be {should}")
     lines.append(f"what holds: {holds or 'nothing'}" if off else "all holds")
     return not off, [*lines, *notes]
 
 
-def _shown(values: list[float] | None) -> str:
-    return "no" if values is None else " ".join(f"{value:.4f}" for value in values) or "yes"
+def _shown(values: list[float] | None, errors: list[float] | None = None) -> str:
+    """Numbers, with their errors if these matter; yes for what is there without any, or no."""
+    if values is None:
+        return "no"
+    pairs = zip(values, errors or [0] * len(values), strict=True)
+    return (
+        " ".join(f"{x:.4g}±{e:.1g}" if e > 1e-3 * abs(x) else f"{x:.4f}" for x, e in pairs) or "yes"
+    )
 
 
 def _plain(text: str) -> str:
@@ -130,7 +137,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; return 0 if all holds, 1 if something does not."""
     parser = Parser(prog="assignment.check", description=__doc__)
     parser.add_argument("dir", nargs="?", type=Path, default=ROOT, metavar="DIR", help="to check")
-    parser.add_argument("--tasks", nargs="+", choices=FURTHER, default=[], help="to check too")
+    parser.add_argument(
+        "--tasks", nargs="+", choices=FURTHER, default=[], metavar="TASK", help=ALSO
+    )
     parser.add_argument("--run", metavar="NAME", default="", help="a folder in DIR/checkpoints")
     parser.add_argument("--results", type=Path, metavar="FILE", help="for Gradescope")
     args = parser.parse_args(argv)
@@ -151,7 +160,7 @@ def main(argv: list[str] | None = None) -> int:
         if task.file == VISUALIZE and not sent[VISUALIZE]:  # of whoever is asked for two files
             print("visualize.py was not sent, so task 4 is not checked.\n")
             continue
-        run = args.dir.absolute() / "checkpoints" / args.run
+        run = args.dir.absolute() / "checkpoints" / Path(args.run).name
         solved, lines = check(task, sent, run, failed)
         failed |= set() if solved else {task.name}
         test = {"name": f"Task {task.number or '+'}, {task.name}", "max_score": task.points}
@@ -164,4 +173,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with lenient_streams():
+        status = main()
+    sys.exit(status)

@@ -183,7 +183,7 @@ def test_the_checks_are_the_teachers(capsys, tmp_path):
     [
         ((100.2, 19.3, 80.9), "all holds"),
         ((98.1, 17.6, 80.1), "all holds"),
-        ((102.3, 19.3, 83.0), "NELBO: came out 102.3000, should be 100.0000"),
+        ((102.3, 19.3, 83.0), "NELBO: came out 102.3000, should be 100±2"),
         ((206.92, 0.0, 206.92), "nothing passes through z"),
         ((88.95, 11.59, 77.36), "v is used as the deviation"),
         ((77.62, 3.42, 74.19), "the KL is averaged over the dimensions"),
