@@ -56,6 +56,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.add_argument(f"--{option}", help=explanation, default=default, **kind)
 
     from_0 = {"type": number(int, 0), "metavar": "N"}
+    weight = {"type": number(float, 0), "metavar": "X"}
     switch = {"type": number(int, 0, 1), "metavar": "{0,1}"}
     settings = Settings()
     add("z", "latent dimensions", settings.z, type=number(int, 1, 1_000), metavar="N")
@@ -71,12 +72,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("lr", "learning rate of Adam", settings.lr, type=number(float, 1e-9), metavar="X")
     linear = "linear: fall to 0 at iter_max, after a rise over the first 100 steps"
     add("lr_schedule", linear, settings.lr_schedule, choices=tuple(SCHEDULES))
+    add("kl_weight", "weight of the KL in the loss", settings.kl_weight, **weight)
     auto = "auto: mnist if it is there or can be downloaded, else synthetic"
     add("dataset", f"mnist, synthetic, or {auto}", "auto", metavar="NAME")
     add("data_dir", "folder of the images", "data", metavar="DIR")
     add("runs", "number of runs, from --run on, to train or load; prints their table", 1)
     jobs = "runs at a time; 0: one for each core (or as OMP_NUM_THREADS says), one on a GPU"
     add("jobs", jobs, 0, **from_0)
+    add("compare", "1: print a table of all settings that were trained, and end", 0, **switch)
     add("figures", "1: write all pictures into the run's folder as well", 0, **switch)
     add("explorer", "1: write a page to walk through the latent space", 0, **switch)
     add("device", "auto: a GPU if there is one; or cpu, cuda, cuda:1, ...", "auto", metavar="NAME")

@@ -1,7 +1,9 @@
 """What a run is: the settings that decide its result, and the name that is made of them."""
 
-from typing import NamedTuple
+import re
+from typing import Any, NamedTuple
 
+VERSION = "1.0.0"  # of this program
 WARM_UP = 100  # steps over which the linear schedule rises
 
 # What the learning rate is multiplied with after `step` of `iter_max` steps.
@@ -19,6 +21,7 @@ class Settings(NamedTuple):
     batch_size: int = 100
     lr: float = 1e-3
     lr_schedule: str = "constant"
+    kl_weight: float = 1.0
     iter_max: int = 20000
     dataset: str = "mnist"
     run: int = 0
@@ -36,9 +39,13 @@ class Settings(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name of the run and of its folder; what is the assignment's default is left out."""
-        assignment = Settings()
-        parts = ["model=vae"]
+        """The name of the run and of its folder."""
+        return "_".join(["model=vae", *self.parts])
+
+    @property
+    def parts(self) -> list[str]:
+        """What the name says, the run last; but for z and run, what is the assignment's is not."""
+        assignment, parts = Settings(), []
         for key, value in self.deciding().items():
             if key == "z":
                 parts.append(f"z={value:02d}")
@@ -46,7 +53,19 @@ class Settings(NamedTuple):
                 parts.append(f"run={value:04d}")
             elif value != getattr(assignment, key):
                 parts.append(f"{key}={value}")
-        return "_".join(parts)
+        return parts
+
+    @classmethod
+    def named(cls, name: str) -> "Settings | None":
+        """The settings of a run of that name, as far as it tells them; None if no run has it."""
+        kinds = {key: type(value) for key, value in cls()._asdict().items()}
+        _, *parts = re.split(rf"_(?=(?:{'|'.join(kinds)})=)", name)
+        values: dict[str, Any] = dict(part.split("=", 1) for part in parts)
+        try:
+            settings = cls(**{key: kinds[key](value) for key, value in values.items()})
+        except ValueError:
+            return None
+        return settings if settings.name == name else None
 
     @property
     def title(self) -> str:

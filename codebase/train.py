@@ -62,6 +62,8 @@ class Training:
         seeds.seed_all(seeds.seed_for(run, seeds.STEP, self.step, self.team.rank), self.device)
         self.optimizer.zero_grad()  # first, so that what follows is computed in the memory it frees
         loss, summaries = self.model.loss(binarize(images))
+        if self.settings.kl_weight != 1:  # as in the beta-VAE: Higgins et al. 2017, equation 4
+            loss = loss + (self.settings.kl_weight - 1) * self._kl(summaries)
         loss.backward()
         bounds = -summaries["gen/elbo"], summaries["gen/kl_z"], summaries["gen/rec"]
         logged = torch.stack([loss, *bounds]).detach()
@@ -69,6 +71,14 @@ class Training:
         self.optimizer.step()
         self.step += 1
         return logged[0], logged[1:]
+
+    def _kl(self, summaries: dict[str, Tensor]) -> Tensor:
+        """The KL of a loss, through which gradients have to pass; any other is a UserError."""
+        kl = summaries["gen/kl_z"]
+        if not isinstance(kl, Tensor) or not kl.requires_grad:
+            reason = "the gen/kl_z that loss of codebase.models.vae gives is cut off from the model"
+            raise UserError(f"argument --kl_weight: {reason}; give it as it is, not detached", 2)
+        return kl
 
     def state_dict(self) -> dict[str, Any]:
         """All that a step changes."""

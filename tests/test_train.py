@@ -27,6 +27,7 @@ from training import (
 
 from codebase import data, evaluate, utils
 from codebase.datasets.loading import load
+from codebase.models.vae import VAE
 from codebase.runs import checkpoint
 from codebase.runs.folder import run_folder, saved_steps
 from codebase.settings import Settings
@@ -49,7 +50,7 @@ def losses_of(training, number, pixels=BATCH):
 # The step.
 
 
-def from_the_papers(settings, images, rates, weight=1.0):
+def from_the_papers(settings, images, rates, weight):
     """The parameters of the tiny networks after a step with each rate, in float64.
 
     The loss is that of Kingma and Welling 2014, equation 10, by torch.distributions; the steps are
@@ -74,7 +75,8 @@ def from_the_papers(settings, images, rates, weight=1.0):
         std = (torch.log1p(h.exp()) + 1e-8).sqrt()
         logits = (mean + std * noise) @ wd.T + bd
         kl = kl_divergence(Normal(mean, std), Normal(0, 1)).sum(1).mean()
-        loss = weight * (kl - Bernoulli(logits=logits).log_prob(x).sum(1).mean())
+        rec = -Bernoulli(logits=logits).log_prob(x).sum(1).mean()
+        loss = weight * (kl + rec) + (settings.kl_weight - 1) * kl
         for i, g in enumerate(torch.autograd.grad(loss, theta)):
             g = g.numpy()
             m[i] = 0.9 * m[i] + 0.1 * g
@@ -86,20 +88,43 @@ def from_the_papers(settings, images, rates, weight=1.0):
 
 @pytest.mark.parametrize("run", [0, 3])
 @pytest.mark.parametrize(
-    ("schedule", "rates", "weight"),
+    ("schedule", "rates", "weight", "kl_weight"),
     [
-        ("constant", [0.02] * 5, 1),
-        ("constant", [0.02] * 5, 1e-9),  # the gradients are about as small as Adam's constant
-        ("linear", [0.0002, 0.0004, 0.0006, 0.0008, 0.001], 1),
+        ("constant", [0.02] * 5, 1, 1.0),
+        ("constant", [0.02] * 5, 1e-9, 1.0),  # gradients about as small as Adam's constant
+        ("constant", [0.02] * 5, 1, 4.0),
+        ("constant", [0.02] * 5, 1, 0.0),
+        ("linear", [0.0002, 0.0004, 0.0006, 0.0008, 0.001], 1, 1.0),
     ],
 )
-def test_a_run_is_adam_on_its_loss(monkeypatch, run, schedule, rates, weight):
+def test_a_run_is_adam_on_its_loss(monkeypatch, run, schedule, rates, weight, kl_weight):
     images = IMAGES._replace(train=IMAGES.train[:25])  # epochs of two batches, and five images left
     change_loss(monkeypatch, lambda loss, _: weight * loss)
     settings = TINY._replace(run=run, lr=0.02, lr_schedule=schedule, iter_max=5)
+    settings = settings._replace(kl_weight=kl_weight)
     trained = [p for p in train(settings, images, CPU).parameters() if p.requires_grad]
     for ours, theirs in zip(trained, from_the_papers(settings, images, rates, weight), strict=True):
         assert (ours - theirs).abs().max() < 2e-6  # a few roundings of float32
+
+
+def test_what_is_logged_of_a_weighted_loss_is_the_bound():
+    plain, weighted = Training(TINY, CPU), Training(TINY._replace(kl_weight=4.0), CPU)
+    (loss, bounds), (loss_of_four, bounds_of_four) = (t.take_step(BATCH) for t in (plain, weighted))
+    assert torch.equal(bounds, bounds_of_four)
+    assert loss_of_four.item() == pytest.approx((loss + 3 * bounds[1]).item())
+
+
+@pytest.mark.parametrize("cut", [torch.Tensor.detach, torch.Tensor.item])
+def test_a_kl_that_no_gradient_passes_cannot_be_weighted(monkeypatch, cut):
+    plain = VAE.loss
+
+    def loss(model, x):
+        loss, summaries = plain(model, x)
+        return loss, {name: cut(value) for name, value in summaries.items()}
+
+    monkeypatch.setattr(VAE, "loss", loss)
+    with pytest.raises(UserError, match=r"^argument --kl_weight: the gen/kl_z that loss of "):
+        Training(TINY._replace(kl_weight=4.0), CPU).take_step(BATCH)
 
 
 @pytest.mark.parametrize(
