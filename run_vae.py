@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 def run(args: Namespace) -> int:
     """Do what the arguments say; give the exit status."""
+    if args.compare:
+        from codebase.runs.compare import compare
+
+        compare()
+        return 0
     from codebase.datasets.loading import load
     from codebase.models import nns
     from codebase.runs.team import assembled
@@ -90,7 +95,7 @@ def run_several(args: Namespace, first: Settings, device: "torch.device", team: 
     failures = team.gather(run_each(runs[team.rank :: team.size], command, jobs, threads))
     table = make_table(runs, failures)
     if team.first:
-        path = save_table(runs, table)  # before it is printed, since standard output may be closed
+        path = save_table(runs, failures)  # before it is printed, which may fail
         print(f"Saved to {path}", file=sys.stderr)
         print(f"Bounds in nats per image, {path.stem}\n")
         print_table(table)
@@ -103,6 +108,7 @@ def report(args: Namespace, settings: Settings, images: "Images", model: "VAE") 
     from codebase.pictures import gallery
     from codebase.runs.folder import run_folder
     from codebase.runs.metrics import bounds_after, record
+    from codebase.runs.record import write_results
     from codebase.system.seeds import seeded
 
     folder, step = run_folder(settings), settings.iter_max
@@ -114,14 +120,16 @@ def report(args: Namespace, settings: Settings, images: "Images", model: "VAE") 
             record(folder, step, bounds)
     subset = "the assignment's 100" if images.name == "mnist" else "100"
     labels = {evaluate.TEST: subset, evaluate.ALL_TEST: f"all {len(images.test)}"}
-    for name, x in bounds.items():
+    for name, b in bounds.items():
         of = f"({images.name}, {labels[name]} test images)"
-        print(f"NELBO: {x.nelbo:.4f}. KL: {x.kl:.4f}. REC: {x.rec:.4f}        {of}")
-    if args.train != 1:
-        x = evaluate.subset_images(images)
-        with told(failures):
-            for iw in (1, 10, 100, 1000):
-                print(f"Negative IWAE-{iw}: {evaluate.negative_iwae(model, x, iw):.4f}")
+        print(f"NELBO: {b.nelbo:.4f}. KL: {b.kl:.4f}. REC: {b.rec:.4f}        {of}")
+    x, iwae = evaluate.subset_images(images), dict[int, float]()
+    with told(failures):
+        for iw in (1, 10, 100, 1000) if args.train != 1 else ():
+            iwae[iw] = evaluate.negative_iwae(model, x, iw)
+            print(f"Negative IWAE-{iw}: {iwae[iw]:.4f}")
+    with told(failures):
+        write_results(folder, step, bounds, evaluate.kl_of_images(model, x), iwae)
     # The assignment's picture lies where the program was started.
     is_assignment = settings._replace(dataset="mnist").name == Settings(run=settings.run).name
     for place in (Path(), folder) if is_assignment else (folder,):

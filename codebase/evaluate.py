@@ -91,6 +91,13 @@ def negative_iwae(model: VAE, x: Tensor, iw: int) -> float:
 
 
 @torch.no_grad()
+def kl_of_images(model: VAE, x: Tensor) -> list[float]:
+    """The KL of each latent dimension, in nats, averaged over the images x (n, 784)."""
+    m, v = model.enc.encode(x.to(device_of(model)))
+    return kl_of_dimensions(model, m, v).tolist()
+
+
+@torch.no_grad()
 def kl_of_dimensions(model: VAE, m: Tensor, v: Tensor) -> Tensor:
     """The KL of each latent dimension (z,), in nats, averaged over the posteriors m, v (n, z)."""
     prior = model.z_prior_m.expand_as(m), model.z_prior_v.expand_as(m)

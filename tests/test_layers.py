@@ -38,7 +38,8 @@ PARTS: dict[str, set[str]] = {
 }
 # All that pictures may know of runs: where a run's files are, and what is in them.
 READING = {
-    "codebase.runs.folder": {"run_folder", "runs_beside", "model_path", "saved_steps"},
+    "codebase.runs.folder": {"run_folder", "model_path", "saved_steps"},
+    "codebase.runs.record": {"all_runs"},
     "codebase.runs.metrics": {"read_metrics", "bounds_after", "Row", "TRAIN"},
     "codebase.runs.checkpoint": {"load_model"},
 }

@@ -1,5 +1,6 @@
 """The command line, as a user types it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -97,6 +98,29 @@ def test_a_model_that_is_loaded_is_measured_further(run_vae, small, synthetic_im
     for k, (_, value) in zip((1, 10, 100, 1000), iwae, strict=True):
         assert value == f"{evaluate.negative_iwae(model, x, k):.4f}"
     assert (folder / "visualizing_result.png").read_bytes() == picture
+    kept = json.loads((folder / "results-00030.json").read_text())
+    assert [f"{value:.4f}" for value in kept["negative IWAE"].values()] == [v for _, v in iwae]
+    assert [*kept["negative IWAE"]] == ["1", "10", "100", "1000"]
+    rows = bounds_after(folder, 30)
+    for name, row in rows.items():
+        assert [*kept[name].values()] == [*row.bounds]
+    of_each = kept["KL of each latent dimension"]
+    assert len(of_each) == 3
+    assert sum(of_each) == pytest.approx(rows[evaluate.TEST].kl, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_runs_are_compared_from_their_folders_alone(run_vae, small):
+    for more in ((), ("--run", 1), ("--kl_weight", 4)):
+        assert run_vae(*small, *more).returncode == 0
+    compared = run_vae("--compare", 1, "--data_dir", "nowhere", "--dataset", "mnist")
+    assert (compared.returncode, compared.stderr) == (0, "")
+    *_, first, second = compared.stdout.splitlines()
+    starts = {line.removeprefix("| ").split(" | ")[0] for line in (first, second)}
+    settings = "nn=tiny, z=03, dataset=synthetic"
+    assert starts == {settings, settings.replace("dataset", "kl_weight=4.0, dataset")}
+    Path("checkpoints").rename("elsewhere")
+    assert "there are no runs with bounds" in failure(run_vae("--compare", 1), 1)
 
 
 @pytest.mark.slow

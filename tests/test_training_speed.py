@@ -41,13 +41,18 @@ def test_the_benchmark_prints_its_table(training_speed):
     options = ("--dataset", "synthetic", "--steps", 5, "--threads", 1)
     status, output, errors = training_speed(*options)
     assert status == 0, errors
-    machine, _, _, _, conventional, project, products, *_ = output.splitlines()
+    machine, _, _, _, conventional, project, recipe, products, *_ = output.splitlines()
     assert re.search(r" 1 threads, synthetic, 7 rounds of 5 steps, load \d+\.\d at", machine)
     assert conventional.startswith("| conventional loop |")
     assert conventional.endswith("| 1.00 |")
     assert project.startswith("| this project |")
     assert products.startswith("| matrix products alone |")
-    for line in (conventional, project, products):
+    assert recipe.startswith("| its recipe |")
+    words = r"bound: (\d+) s by 20,000 steps of the conventional loop, (\d+) s by 4,200 of the "
+    seconds = re.search(words, output).groups()
+    for line, steps, shown in ((conventional, 20_000, seconds[0]), (recipe, 4_200, seconds[1])):
+        assert int(shown) == pytest.approx(float(line.split("|")[2]) * steps / 1000, abs=1)
+    for line in (conventional, project, recipe, products):
         median, extremes, rate = (cell.strip() for cell in line.split("|")[2:5])
         least, most = map(float, extremes.split(" to "))
         assert 0 < least <= float(median) <= most

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from codebase.evaluate import ALL_TEST, TEST, Bounds
 from codebase.pictures.drawing import new_figure, plain_axes
-from codebase.runs.folder import run_folder, runs_beside
 from codebase.runs.metrics import TRAIN, Row, bounds_after
+from codebase.runs.record import all_runs
 from codebase.settings import Settings
 
 if TYPE_CHECKING:  # slow to import
@@ -55,8 +55,9 @@ def bounds_against_z(settings: Settings) -> "Figure | None":
     """
     runs = [
         (other.z, rows)
-        for other in runs_beside(settings)
-        if (rows := bounds_after(run_folder(other), settings.iter_max))
+        for folder, other in all_runs()
+        if other._replace(z=settings.z, run=settings.run).name == settings.name
+        and (rows := bounds_after(folder, settings.iter_max))
     ]
     dimensions = sorted({z for z, _ in runs})
     if len(dimensions) < 2:

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from codebase.runs.folder import saved_steps, state_path
+from codebase.runs.record import all_runs
 from codebase.settings import Settings
 from codebase.system.errors import CheckpointError
 from codebase.system.files import write_atomically
 
-DATASET = re.compile(r"_dataset=[^_]+")  # in a run's name
 # What torch.compile and DataParallel put before the names of the parameters they wrap.
 WRAPPERS = re.compile(r"\b(_orig_mod|module)\.")
 
@@ -102,7 +102,7 @@ def read_state(folder: Path, settings: Settings) -> dict[str, Any] | None:
             raise CheckpointError(f"{folder} has models, but no {path.name} to go on from")
         return None
     state = load(path)
-    then = state.get("settings", {})
+    then = Settings().deciding() | state.get("settings", {})  # an older one has fewer settings
     changes = [f"{k} was {then.get(k)} and is {now[k]}" for k in now if then.get(k) != now[k]]
     if changes:
         raise CheckpointError(f"{path} is of other settings: {', '.join(changes)}")
@@ -110,10 +110,12 @@ def read_state(folder: Path, settings: Settings) -> dict[str, Any] | None:
 
 
 def _of_other_data(path: Path) -> Iterator[Path]:
-    """The models of runs that differ in the data set only."""
-    for other in path.parent.parent.glob(f"model=*/{path.name}"):
-        if DATASET.sub("", other.parent.name) == DATASET.sub("", path.parent.name):
-            yield other
+    """The models after as many steps of runs that differ in the data set only."""
+    own = Settings.named(path.parent.name)
+    for folder, other in all_runs():
+        same = own and other._replace(dataset=own.dataset).name == own.name
+        if same and own != other and (folder / path.name).exists():
+            yield folder / path.name
 
 
 def _plain(name: str) -> str:

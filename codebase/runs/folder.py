@@ -39,15 +39,6 @@ def saved_steps(folder: Path) -> list[int]:
     return sorted(int(name[1]) for name in names if name)
 
 
-def runs_beside(settings: Settings) -> Iterator[Settings]:
-    """The runs that have a folder and differ from this one in z or number only."""
-    for folder in CHECKPOINTS.glob("model=*"):
-        if match := re.search(r"_z=(\d+)_.*run=(\d+)$", folder.name):
-            other = settings._replace(z=int(match[1]), run=int(match[2]))
-            if other.name == folder.name:
-                yield other
-
-
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Make the folder where it is absent, and keep other processes from training in it.

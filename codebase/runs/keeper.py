@@ -16,6 +16,7 @@ from codebase.evaluate import ALL_TEST, TEST, Bounds, measure
 from codebase.runs import checkpoint
 from codebase.runs.folder import locked, model_path, move_aside, run_folder, saved_steps, state_path
 from codebase.runs.metrics import TRAIN, Row, read_metrics, write_metrics
+from codebase.runs.record import write_settings
 from codebase.system.errors import CheckpointError, Interrupted, UserError
 from codebase.system.progress import progress
 from codebase.system.signals import caught_signals
@@ -61,6 +62,8 @@ class Keeper:
             elif first and (earlier := move_aside(self.folder)):
                 advice = "--resume 1 would have gone on with it"
                 tqdm.write(f"The earlier run is now {earlier}; {advice}")
+            if first and training.step < training.settings.iter_max:
+                write_settings(self.folder, training.settings, training.device, training.step)
             run, total = training.settings.run, training.settings.iter_max
             with progress(run, training.step, total) as (self.show, self.show_every):
                 try:

@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 
 from codebase.evaluate import ALL_TEST, TEST
 from codebase.runs.folder import CHECKPOINTS, run_folder
-from codebase.runs.metrics import bounds_after
+from codebase.runs.metrics import Row, bounds_after
 from codebase.settings import Settings
 from codebase.system.errors import UserError
 from codebase.system.files import write_table
@@ -24,15 +24,11 @@ def make_table(runs: Sequence[Settings], failures: dict[int, str]) -> list[list[
     """
     lines, finished = [], []
     for settings in runs:
-        reason = failures.get(settings.run)
-        try:
-            rows = {} if reason else bounds_after(run_folder(settings), settings.iter_max)
-        except UserError as error:  # its file is damaged
-            rows, reason = {}, str(error)
+        rows, reason = _ended(settings, failures)
         if not rows:
-            cells = [f"failed: {reason or 'no bounds in its folder'}", "", "", "", ""]
+            cells = [f"failed: {reason}", "", "", "", ""]
         else:
-            finished.append([*rows[TEST].bounds, rows[ALL_TEST].bounds.nelbo])
+            finished.append(_numbers(rows))
             cells = [*map("{:.4f}".format, finished[-1]), _time(rows[TEST].seconds)]
         lines.append([str(settings.run), *cells, str(settings.iter_max), settings.dataset])
     for name, statistic, fewest in STATISTICS:
@@ -42,11 +38,16 @@ def make_table(runs: Sequence[Settings], failures: dict[int, str]) -> list[list[
     return lines
 
 
-def save_table(runs: Sequence[Settings], table: Sequence[Sequence[str]]) -> Path:
-    """Write the table of these runs into a file that is named after them."""
+def save_table(runs: Sequence[Settings], failures: dict[int, str]) -> Path:
+    """Write the numbers of the runs that have finished; the file is named after all of them."""
     path = CHECKPOINTS / f"{runs[0].name}-{runs[-1].run:04d}_steps={runs[0].iter_max}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_table(path, [COLUMNS, *table])
+    lines: list[Sequence[object]] = [[*COLUMNS[:5], "seconds", *COLUMNS[6:]]]
+    for settings in runs:
+        if rows := _ended(settings, failures)[0]:
+            ends = (rows[TEST].seconds, settings.iter_max, settings.dataset)
+            lines.append([settings.run, *_numbers(rows), *ends])
+    write_table(path, lines)
     return path
 
 
@@ -54,6 +55,20 @@ def print_table(table: Sequence[Sequence[str]]) -> None:
     """Print the table as Markdown."""
     for line in [COLUMNS, ["---"] * len(COLUMNS), *table]:
         print(f"| {' | '.join(line)} |")
+
+
+def _ended(settings: Settings, failures: dict[int, str]) -> tuple[dict[str, Row], str]:
+    """The bounds that a run has ended with, by their images, or none and the reason."""
+    if reason := failures.get(settings.run):
+        return {}, reason
+    try:
+        return bounds_after(run_folder(settings), settings.iter_max), "no bounds in its folder"
+    except UserError as error:  # its file is damaged
+        return {}, str(error)
+
+
+def _numbers(rows: dict[str, Row]) -> list[float]:
+    return [*rows[TEST].bounds, rows[ALL_TEST].nelbo]
 
 
 def _time(seconds: float) -> str:

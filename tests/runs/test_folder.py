@@ -16,7 +16,6 @@ from codebase.runs.folder import (
     model_path,
     move_aside,
     run_folder,
-    runs_beside,
     saved_steps,
     state_path,
 )
@@ -70,30 +69,6 @@ def test_constant_runs_of_different_lengths_share_a_folder(tmp_path, monkeypatch
     alone = train_small(TINY._replace(iter_max=20))
     assert torch.equal(middle.dec.net.bias, alone.dec.net.bias)
     assert run_folder(TINY._replace(iter_max=20)) == run_folder(TINY._replace(iter_max=40))
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        Settings(),
-        Settings(nn="run", batch_size=50, lr=5e-4, dataset="fashion"),
-        Settings(lr_schedule="linear", iter_max=8000),
-    ],
-)
-def test_the_runs_beside_one_differ_in_z_or_number_only(tmp_path, monkeypatch, settings):
-    monkeypatch.chdir(tmp_path)
-    assert list(runs_beside(settings)) == []
-    beside = {settings._replace(z=z, run=run) for z in (2, 10, 100) for run in (0, 7, 12345)}
-    others = [settings._replace(lr=0.004), settings._replace(batch_size=7, z=2)]
-    others += [settings._replace(lr_schedule="linear", iter_max=9), settings._replace(nn="nn")]
-    for other in (*beside, *others):
-        run_folder(other).mkdir(parents=True)
-    name = run_folder(settings).name
-    for other in (f"{name}.1", f".{name}.lock", f"{name}_steps=5.csv", "model=vae_z=x_run=0"):
-        (CHECKPOINTS / other).mkdir()
-    found = list(runs_beside(settings))
-    assert {*found} == beside
-    assert len(found) == len(beside)
 
 
 # Who may write.

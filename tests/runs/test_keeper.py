@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from itertools import islice
+from itertools import count, islice
 from types import SimpleNamespace
 
 import numpy as np
@@ -99,7 +99,7 @@ def test_models_come_every_iter_save_and_at_the_end(capsys):
 def test_there_are_no_other_files():
     train_small()
     names = {path.name for path in FOLDER.iterdir()}
-    assert names == {"model-00030.pt", "metrics.csv", "training-state.pt"}
+    assert names == {"settings.json", "model-00030.pt", "metrics.csv", "training-state.pt"}
 
 
 # The rows.
@@ -315,9 +315,10 @@ def test_a_signal_while_files_are_written_ends_the_run_once_they_are(
     train_small(iter_save=due)
     whole = results_in(FOLDER.rename(tmp_path / "whole"))
 
+    calls = count()
     with monkeypatch.context() as patch:
-        # Called for each file before it gets its name.
-        patch.setattr("os.fsync", lambda _: signal.raise_signal(signal.SIGHUP))
+        # Called for each file before it gets its name; for settings.json before the first step.
+        patch.setattr("os.fsync", lambda _: next(calls) and signal.raise_signal(signal.SIGHUP))
         with pytest.raises(Interrupted, match=f"interrupted at step {reached};") as stop:
             train_small(iter_save=due)
     assert stop.value.status == 128 + signal.SIGHUP

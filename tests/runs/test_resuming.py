@@ -26,6 +26,7 @@ from codebase.runs.metrics import METRICS, read_metrics
 from codebase.system.errors import BusyError, CheckpointError, UserError
 from codebase.utils import gaussian_parameters
 
+NEW_FILES = {"settings.json", "metrics.csv", "training-state.pt", "model-00003.pt"}
 ASIDE = FOLDER.with_name(f"{FOLDER.name}.1")
 
 
@@ -101,9 +102,9 @@ def test_a_model_that_is_gone_is_written_again(step):
     assert results_in(FOLDER) == before
 
 
-@pytest.mark.parametrize("writes", range(6))
+@pytest.mark.parametrize("writes", range(7))
 def test_a_run_killed_between_two_writes_ends_in_the_same_bytes(monkeypatch, tmp_path, writes):
-    """Of two checkpoints, each the table, the state and a model."""
+    """Of the settings, and of two checkpoints, each the table, the state and a model."""
 
     class Killed(BaseException):
         """What nothing in the program catches, as nothing catches kill -9."""
@@ -121,7 +122,7 @@ def test_a_run_killed_between_two_writes_ends_in_the_same_bytes(monkeypatch, tmp
         patch.setattr("os.fsync", write)
         with pytest.raises(Killed):
             train_small(iter_save=20)
-    assert len(files_in(FOLDER)) == [0, 1, 2, 3, 3, 3][writes]
+    assert len(files_in(FOLDER)) == [0, 1, 2, 3, 4, 4, 4][writes]
     train_small(iter_save=20, resume=True)
     assert results_in(FOLDER) == whole
 
@@ -287,9 +288,9 @@ def test_an_earlier_run_is_moved_aside_whole(capsys):
     assert f"The earlier run is now {second}; --resume 1 would have gone on with it\n" in printed
     assert files_in(second) == before
     assert files_in(first) == {}
-    assert files_in(FOLDER).keys() == {"model-00003.pt", "metrics.csv", "training-state.pt"}
+    assert files_in(FOLDER).keys() == NEW_FILES
     train_small(TINY._replace(iter_max=3))
-    assert files_in(third).keys() == {"model-00003.pt", "metrics.csv", "training-state.pt"}
+    assert files_in(third).keys() == NEW_FILES
     assert files_in(second) == before
 
 

@@ -83,24 +83,27 @@ def test_a_damaged_file_costs_no_other_run_its_line():
     assert [line[0] for line in table] == ["0", "1", "2", "average", "standard deviation"]
 
 
-def test_the_file_says_what_was_run_and_holds_the_table():
-    table = make_table(RUNS, {1: "no, and with a comma"})
-    path = save_table(RUNS, table)
+def test_the_file_says_what_was_run_and_holds_the_numbers_of_what_has_finished():
+    path = save_table(RUNS, {1: "no, and with a comma"})
     assert str(path) == "checkpoints/model=vae_z=10_lr=0.002_run=0000-0002_steps=500.csv"
     with open(path, newline="") as file:
-        assert list(csv.reader(file)) == [[*COLUMNS], *table]
+        header, *lines = csv.reader(file)
+    assert header == [*COLUMNS[:5], "seconds", "steps", "data"]
+    assert [line[0] for line in lines] == ["0", "2"]
+    for line, run in zip(lines, (0, 2), strict=True):
+        assert [*map(float, line[1:6])] == [*LAST[run]]
+        assert line[6:] == ["500", "mnist"]
     longer = [settings._replace(iter_max=1000) for settings in RUNS]
-    assert len({path, save_table(RUNS[:2], table), save_table(longer, table)}) == 3
+    assert len({path, save_table(RUNS[:2], {}), save_table(longer, {})}) == 3
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\x00", b"a" * 1_000_000, b'"', b"1\n2,3\n"])
 def test_an_earlier_table_is_replaced_whatever_is_in_it(content):
-    table = make_table(RUNS, {})
-    path = save_table(RUNS, [["0", "of an earlier start"]] * 9)
+    path = save_table(RUNS, {})
+    expected = path.read_bytes()
     path.write_bytes(content)
-    assert save_table(RUNS, table) == path
-    with open(path, newline="") as file:
-        assert list(csv.reader(file))[1:] == table
+    assert save_table(RUNS, {}) == path
+    assert path.read_bytes() == expected
 
 
 def test_on_the_screen_the_table_is_markdown(capsys):
