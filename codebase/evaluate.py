@@ -94,7 +94,8 @@ def negative_iwae(model: VAE, x: Tensor, iw: int) -> float:
 def kl_of_images(model: VAE, x: Tensor) -> list[float]:
     """The KL of each latent dimension, in nats, averaged over the images x (n, 784)."""
     m, v = model.enc.encode(x.to(device_of(model)))
-    return kl_of_dimensions(model, m, v).tolist()
+    each = kl_of_dimensions(model, m, v)
+    return each.tolist()
 
 
 @torch.no_grad()

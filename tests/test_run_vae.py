@@ -164,10 +164,10 @@ def test_a_model_from_elsewhere_is_measured_and_its_bounds_are_kept(run_vae, sma
 def test_every_setting_reaches_the_run(run_vae, small, synthetic_images, tmp_path, monkeypatch):
     finished = run_vae(
         *(*small, "--z", 2, "--iter_max", 12, "--iter_save", 5, "--batch_size", 7, "--run", 4),
-        *("--lr", "5e-4", "--lr_schedule", "linear"),
+        *("--lr", "5e-4", "--lr_schedule", "linear", "--kl_weight", "2.5"),
     )
     assert finished.returncode == 0, finished.stderr
-    chosen = Settings("tiny", 2, 7, 5e-4, "linear", 12, "synthetic", 4)
+    chosen = Settings("tiny", 2, 7, 5e-4, "linear", 2.5, 12, "synthetic", 4)
     folder = run_folder(chosen)
     models = [model_path(folder, step).read_bytes() for step in (5, 10, 12)]
     assert f"Model name: {folder.name}\n" in finished.stdout
