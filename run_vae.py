@@ -11,7 +11,8 @@ from pprint import pprint
 from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":  # which `python -P` leaves out
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:0] = [here] if here not in sys.path else []
 
 from codebase.arguments import parse_arguments
 from codebase.settings import Settings
@@ -32,7 +33,8 @@ def run(args: Namespace) -> int:
     if args.compare:
         from codebase.runs.compare import compare
 
-        compare()
+        if processor.place_in_team()[0] == 0:
+            compare()
         return 0
     from codebase.datasets.loading import load
     from codebase.models import nns
@@ -48,7 +50,7 @@ def run(args: Namespace) -> int:
         # With several runs, standard output is the table's alone.
         with redirect_stdout(sys.stderr if args.runs > 1 else sys.stdout):
             pprint(vars(args))
-            folder = Path(args.data_dir).expanduser()
+            folder = Path(os.path.expanduser(args.data_dir))
             # What "auto" is, the first process decides for all.
             images = load(args.dataset, folder) if team.first else None
             dataset = team.from_first(images.name if images else "")
@@ -160,7 +162,7 @@ def main(argv: list[str] | None = None) -> int:
         output.flush()
         if output.error and not status:
             reason = f"standard output cannot be written: {output.error.strerror}"
-            print(f"run_vae.py: {reason}; all numbers are in checkpoints/", file=sys.stderr)
+            print(f"run_vae.py: {reason}; the numbers of a run are in its folder", file=sys.stderr)
             return 1
         return status
 

@@ -44,7 +44,7 @@ def ask(task: Task, sent: dict[str, Path | None], run: Path) -> tuple[Any, list[
     seconds, notes = SECONDS * (3 if task.file == VISUALIZE else 1), []
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         for name in ("assignment", "codebase"):
-            without = shutil.ignore_patterns("*.json", "*.md")
+            without = shutil.ignore_patterns("*.json", "*.md", "__pycache__")
             shutil.copytree(ROOT / name, Path(folder, name), ignore=without)
         for file, place in sent.items():
             lacking = f"raise ImportError('{Path(file).name} is not there')"
@@ -63,12 +63,13 @@ def ask(task: Task, sent: dict[str, Path | None], run: Path) -> tuple[Any, list[
                 answer: Any = f"it ends the process, {reason}"
             except TimeoutExpired:
                 answer = f"it does not end within {seconds} seconds"
-            with suppress(AttributeError, ProcessLookupError):  # on Windows; where none is left
-                ended = process.poll() is not None
-                os.killpg(process.pid, signal.SIGKILL)
-                notes += ["what it had started was ended"] * ended
-            process.kill()
-            process.wait()
+            finally:
+                with suppress(AttributeError, ProcessLookupError):  # on Windows; where none is left
+                    ended = process.poll() is not None
+                    os.killpg(process.pid, signal.SIGKILL)
+                    notes += ["what it had started was ended"] * ended
+                process.kill()
+                process.wait()
             with suppress(OSError, TypeError, ValueError):  # where there is no answer
                 said = json.loads((here / "answer").read_text())
                 numbers = {} if isinstance(said, str) else dict(said)
@@ -173,6 +174,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    with lenient_streams():
-        status = main()
+    try:
+        with lenient_streams():
+            status = main()
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
     sys.exit(status)

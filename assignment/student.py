@@ -14,6 +14,7 @@ import torch
 
 from assignment import UTILS, VAE, VISUALIZE
 from assignment.answers import Networks, answers
+from codebase.settings import Settings
 from codebase.system.errors import UserError, lacking
 
 GIGABYTES, MEGABYTES_OF_A_FILE = 4, 16
@@ -38,6 +39,9 @@ def bounds(run: Path) -> tuple[float, ...]:
     rows = import_module("codebase.runs.metrics").bounds_after(run, 20_000)
     if not run.is_dir():
         raise UserError(f"there is no folder {run}")
+    settings = Settings.named(run.name)
+    if not settings or settings.name != Settings(run=settings.run).name:
+        raise UserError(f"{run.name} is not of the assignment's settings")
     if not rows:
         raise UserError(f"{run} has no bounds after 20,000 steps")
     return rows["test"].bounds
@@ -78,8 +82,12 @@ if __name__ == "__main__":
     with suppress(ImportError):  # Windows has no such limits
         import resource
 
-        resource.setrlimit(resource.RLIMIT_DATA, (GIGABYTES << 30,) * 2)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (MEGABYTES_OF_A_FILE << 20,) * 2)
+        for limited, most in (
+            (resource.RLIMIT_DATA, GIGABYTES << 30),
+            (resource.RLIMIT_FSIZE, MEGABYTES_OF_A_FILE << 20),
+        ):
+            with suppress(ValueError):  # it is lower already
+                resource.setrlimit(limited, (most, most))
     process, file = os.getpid(), Path("answer").resolve()
     try:
         answer: Any = ask(*sys.argv[1:])

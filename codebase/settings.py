@@ -52,7 +52,8 @@ class Settings(NamedTuple):
             elif key == "run":
                 parts.append(f"run={value:04d}")
             elif value != getattr(assignment, key):
-                parts.append(f"{key}={value}")
+                kind = type(getattr(assignment, key))  # a weight of 4 is one of 4.0
+                parts.append(f"{key}={kind(value)}")
         return parts
 
     @classmethod

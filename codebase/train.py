@@ -74,11 +74,11 @@ class Training:
 
     def _kl(self, summaries: dict[str, Tensor]) -> Tensor:
         """The KL of a loss, through which gradients have to pass; any other is a UserError."""
-        kl = summaries["gen/kl_z"]
-        if not isinstance(kl, Tensor) or not kl.requires_grad:
+        cost = summaries["gen/kl_z"]
+        if not isinstance(cost, Tensor) or not cost.requires_grad:
             reason = "the gen/kl_z that loss of codebase.models.vae gives is cut off from the model"
             raise UserError(f"argument --kl_weight: {reason}; give it as it is, not detached", 2)
-        return kl
+        return cost
 
     def state_dict(self) -> dict[str, Any]:
         """All that a step changes."""

@@ -14,7 +14,8 @@ import os, signal, sys, torch
 def state():
     handlers = [signal.getsignal(number) for number in signal.valid_signals()]
     modes = torch.get_num_threads(), torch.tensor([1e-39]).mul(1).item() > 0
-    return sys.stdin, sys.stdout, sys.stderr, dict(os.environ), handlers, os.getcwd(), modes
+    streams = sys.stdin, sys.stdout, sys.stderr
+    return streams, dict(os.environ), handlers, os.getcwd(), sys.path[:], modes
 
 before = state()
 """

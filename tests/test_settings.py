@@ -42,6 +42,7 @@ def test_the_defaults_are_the_assignments():
         ({"dataset": "synthetic"}, "model=vae_z=10_dataset=synthetic_run=0000"),
         ({"nn": "v2", "batch_size": 500}, "model=vae_nn=v2_z=10_batch_size=500_run=0000"),
         ({"kl_weight": 4.0}, "model=vae_z=10_kl_weight=4.0_run=0000"),
+        ({"kl_weight": 4, "lr": 1}, "model=vae_z=10_lr=1.0_kl_weight=4.0_run=0000"),
         ({"iter_max": 8000}, "model=vae_z=10_run=0000"),
         ({"lr": float("0.001")}, "model=vae_z=10_run=0000"),
     ],

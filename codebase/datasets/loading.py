@@ -11,12 +11,11 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 
 from codebase.data import DATASETS, DOWNLOADS, Images
 from codebase.datasets import synthetic
 from codebase.system.errors import DownloadError, UserError
-from codebase.system.files import write_atomically
+from codebase.system.files import lock, write_atomically
 
 # The four files of a data set and the bytes of their headers.
 FILES = {
@@ -62,34 +61,44 @@ def load_downloaded(dataset: str, data_dir: Path) -> Images:
         DownloadError: it is absent and cannot be downloaded.
         UserError: a file is not the data set's, by its MD5 sum.
     """
-    kind, *sums = DOWNLOADS[dataset]
-    files = _find(kind, data_dir)
+    files, wrong = _find(dataset, data_dir)
     if len(files) < len(FILES):
-        _download(kind, data_dir)
-        files = _find(kind, data_dir)
+        _download(dataset, data_dir, wrong)
+        files, _ = _find(dataset, data_dir)
     tensors = []
-    for (name, path), header, md5 in zip(files.items(), FILES.values(), sums, strict=True):
-        content = bytearray(_read(path))
-        if (found := hashlib.md5(content, usedforsecurity=False).hexdigest()) != md5:
-            reason = f"its MD5 sum is {found}, and not {md5} as in DOWNLOADS of codebase/data.py"
-            advice = "delete it, and it is downloaded again"
-            raise UserError(f"{path} is damaged or not {kind}'s {name} ({reason}); {advice}")
+    for (name, content), header in zip(files.items(), FILES.values(), strict=True):
         values = torch.frombuffer(content, dtype=torch.uint8, offset=header)
         tensors.append(values.view(-1, 28 * 28) if "images" in name else values)
     return Images(dataset, *tensors)
 
 
-def _find(kind: str, data_dir: Path) -> dict[str, Path]:
-    """Those of the four files that are there, where torchvision keeps them or people put them."""
-    folders = (data_dir / kind / "raw", data_dir / kind, data_dir / "raw", data_dir)
-    found = {}
-    for name in FILES:
+def _find(dataset: str, data_dir: Path) -> tuple[dict[str, bytearray], str]:
+    """The content of those of the four files that are there, and what is wrong with another one.
+
+    Where torchvision keeps them a wrong file is a UserError. In the folders where people put them,
+    it may as well be another data set's.
+    """
+    kind, *sums = DOWNLOADS[dataset]
+    own, others = (data_dir / kind / "raw", data_dir / kind), (data_dir / "raw", data_dir)
+    files, wrong, wrong_own = dict[str, bytearray](), "", dict[str, str]()
+    for name, md5 in zip(FILES, sums, strict=True):
         # Some sites have a dot in the names, or a folder of the same name around each file.
         names = (name, name.replace("-idx", ".idx"))
-        paths = (f / n for f in folders for m in names for n in (m, f"{m}/{m}", f"{m}.gz"))
-        if path := next((path for path in paths if path.is_file()), None):
-            found[name] = path
-    return found
+        paths = [f / n for f in (*own, *others) for m in names for n in (m, f"{m}/{m}", f"{m}.gz")]
+        for path in filter(Path.is_file, paths):
+            content = bytearray(_read(path))
+            found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+            if found == md5:
+                files[name] = content
+                break
+            reason = f"its MD5 sum is {found}, and not {md5} as in DOWNLOADS of codebase/data.py"
+            wrong = f"{path} is damaged or not {kind}'s {name} ({reason})"
+            if any(folder in path.parents for folder in own):
+                wrong_own.setdefault(name, wrong)
+    refused = [reason for name, reason in wrong_own.items() if name not in files]
+    if refused and len(files) + len(refused) == len(FILES):  # else all are downloaded anew
+        raise UserError(f"{refused[0]}; delete it, and it is downloaded again")
+    return files, wrong
 
 
 def _read(path: Path) -> bytes:
@@ -100,16 +109,20 @@ def _read(path: Path) -> bytes:
     return content
 
 
-def _download(kind: str, data_dir: Path) -> None:
+def _download(dataset: str, data_dir: Path, wrong: str) -> None:
     """Download the four files through torchvision, and keep them once all are whole.
 
     One process at a time does so; the others find the files then.
+
+    Args:
+        wrong: what to say of a file that is there, if they cannot be downloaded.
     """
-    folder, timeout = data_dir / kind / "raw", socket.getdefaulttimeout()
+    kind, timeout = DOWNLOADS[dataset][0], socket.getdefaulttimeout()
+    folder = data_dir / kind / "raw"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
-            if len(_find(kind, data_dir)) == len(FILES):
+        with lock(folder / ".lock", -1):
+            if len(_find(dataset, data_dir)[0]) == len(FILES):
                 return
             import torchvision  # slow, and only needed here
 
@@ -123,6 +136,7 @@ def _download(kind: str, data_dir: Path) -> None:
     except (ImportError, RuntimeError, OSError, http.client.HTTPException) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[-1].strip("<>")
         raise DownloadError(
+            f"{wrong and wrong + '; '}"
             f"{kind} is not in {folder} and could not be downloaded ({reason}); put its four "
             f"files there ({', '.join(FILES)}, packed or not), or use --dataset synthetic"
         ) from error

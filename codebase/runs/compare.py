@@ -1,12 +1,13 @@
 """The table of everything that was trained, a line for each setting, made from the folders."""
 
+import math
 from statistics import fmean, stdev
 
 from codebase.evaluate import ALL_TEST, TEST
-from codebase.runs.folder import CHECKPOINTS, saved_steps
-from codebase.runs.metrics import bounds_after
+from codebase.runs.folder import CHECKPOINTS
+from codebase.runs.metrics import last_bounds
 from codebase.runs.record import all_runs
-from codebase.system.errors import UserError
+from codebase.system.errors import UserError, told
 from codebase.system.files import write_table
 
 VALUES = ("NELBO", "KL", "REC", "NELBO, all test images", "seconds")
@@ -17,7 +18,7 @@ def compare() -> None:
     """Print a line for each setting and save them as CSV, the lowest bound on all images first.
 
     Raises:
-        UserError: nothing was trained here, or a metrics.csv is damaged.
+        UserError: nothing was trained here.
     """
     lines = compared()
     if not lines:
@@ -32,22 +33,24 @@ def compare() -> None:
 def compared() -> list[list[str | int | float]]:
     """The lines of the table, with a mean and a deviation for each of VALUES.
 
-    A run counts with the last of its models whose bounds are known. A deviation of one run is "".
+    A run counts with the last bounds in its metrics.csv. What is not known, as the deviation of one
+    run, is "".
     """
     found: dict[tuple[str, int], list[list[float]]] = {}
     for folder, settings in all_runs():
-        for step in reversed(saved_steps(folder)):
-            if rows := bounds_after(folder, step):
+        with told([]):  # a damaged file costs no other run its place
+            if rows := last_bounds(folder):
                 test, everything = rows[TEST], rows[ALL_TEST]
-                label = ", ".join(settings.parts[:-1])
+                key = ", ".join(settings.parts[:-1]), test.step
                 values = [*test.bounds, everything.nelbo, test.seconds]
-                found.setdefault((label, step), []).append(values)
-                break
+                found.setdefault(key, []).append(values)
     lines = []
     for (label, step), runs in found.items():
         line: list[str | int | float] = [label, step, len(runs)]
         for column in zip(*runs, strict=True):
-            line += [fmean(column), stdev(column) if len(column) > 1 else ""]
+            known = [value for value in column if not math.isnan(value)]  # as seconds may not be
+            line.append(fmean(known) if known else "")
+            line.append(stdev(known) if len(known) > 1 else "")
         lines.append(line)
     return sorted(lines, key=lambda line: line[COLUMNS.index("NELBO, all test images")])
 
@@ -55,6 +58,6 @@ def compared() -> list[list[str | int | float]]:
 def _shown(line: list) -> list[str]:
     """The cells of a line as they are printed, mean and deviation together."""
     cells = list(map(str, line[:3]))
-    for mean, deviation in zip(line[3::2], line[4::2], strict=True):
-        cells.append(f"{mean:.2f}" if deviation == "" else f"{mean:.2f} ± {deviation:.2f}")
+    for pair in zip(line[3::2], line[4::2], strict=True):
+        cells.append(" ± ".join(f"{value:.2f}" for value in pair if value != ""))
     return cells

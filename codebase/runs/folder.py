@@ -1,21 +1,19 @@
 """A run's folder: where its files are, who may write into it, and where an earlier run goes."""
 
-import errno
 import os
 import re
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from codebase.settings import Settings
 from codebase.system.errors import BusyError
+from codebase.system.files import lock
 
 CHECKPOINTS = Path("checkpoints")
-NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def run_folder(settings: Settings) -> Path:
@@ -44,28 +42,17 @@ def locked(folder: Path) -> Iterator[None]:
     """Make the folder where it is absent, and keep other processes from training in it.
 
     The lock is beside the folder, which may be moved. The operating system drops the lock of a
-    process that dies. Where the file system knows no locks, as some that a network shares, a
-    sentence says so. A folder that another process holds is a BusyError.
+    process that dies. A folder that another process holds is a BusyError.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        advice = "wait for it, or choose another --run"
-        raise BusyError(f"another process is training in {folder}; {advice}") from None
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-        advice = "start no second process for the same run"
-        print(
-            f"Warning: {folder.parent} is on a file system without locks; {advice}", file=sys.stderr
-        )
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock(folder.with_name(f".{folder.name}.lock"), 0))
+        except Timeout:
+            advice = "wait for it, or choose another --run"
+            raise BusyError(f"another process is training in {folder}; {advice}") from None
         folder.mkdir(exist_ok=True)
         yield
-    finally:
-        lock.release()
 
 
 def is_used(folder: Path) -> bool:

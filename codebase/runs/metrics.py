@@ -66,6 +66,13 @@ def bounds_after(folder: Path, step: int) -> dict[str, Row]:
     return {name: rows[name] for name in (TEST, ALL_TEST)} if {TEST, ALL_TEST} <= {*rows} else {}
 
 
+def last_bounds(folder: Path) -> dict[str, Row]:
+    """The last rows on TEST and ALL_TEST images, by these names; none where there are none."""
+    rows = {(row.step, row.images): row for row in read_metrics(folder)}
+    both = [step for step, images in rows if images == TEST and (step, ALL_TEST) in rows]
+    return {name: rows[max(both), name] for name in (TEST, ALL_TEST)} if both else {}
+
+
 def record(folder: Path, step: int, measured: dict[str, Bounds]) -> None:
     """Put bounds that were measured on test images into the file, in place of older ones.
 

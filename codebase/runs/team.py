@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
+from ipaddress import ip_address
 from typing import TypeVar
 
 import torch
@@ -118,18 +119,26 @@ def _connect(team: Team, backend: str) -> None:
     store, end, address = None, time.monotonic() + MOST_SECONDS, ""
     if team.first:
         alone = os.environ["LOCAL_WORLD_SIZE"] == os.environ["WORLD_SIZE"]
-        host = "localhost" if alone else socket.getfqdn()  # MASTER_ADDR may be another machine's
+        host = "localhost" if alone else _own_address()
         store = dist.TCPStore(host, 0, is_master=True, wait_for_workers=False)
         launcher.set("address", f"{host} {store.port}")
     while store is None:
         if time.monotonic() > end:
             raise UserError(f"the first process cannot be reached at {address}")
-        address = launcher.get("address").decode()
-        host, port = address.split()
         with suppress(dist.DistError):  # an earlier start announced it, and nobody serves it
+            address = launcher.get("address").decode()
+            host, port = address.split()
             store = dist.TCPStore(host, int(port), is_master=False, timeout=timedelta(seconds=5))
     # A process that has finished its runs waits for the others for as long as they take.
     limit = timedelta(weeks=10)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
     if team.first:
         launcher.delete_key("address")
+
+
+def _own_address() -> str:
+    """Where other machines reach this one: MASTER_ADDR may be another machine's."""
+    launcher = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    with socket.create_connection(launcher) as connection:
+        own = connection.getsockname()[0]
+    return launcher[0] if ip_address(own).is_loopback else own

@@ -28,7 +28,8 @@ def _quotas(root: Path) -> Iterator[float]:
                 continue
             place = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
             # Inside a container the own group may be the place itself, whatever it is called.
-            for folder in (place, *(place / part for part in _with_parents(group))):
+            path = Path(group.strip("/"))
+            for folder in (place / part for part in (path, *path.parents)):
                 with suppress(OSError, ValueError):  # there is no such group here, or no quota
                     if controllers:
                         quota = (folder / "cpu.cfs_quota_us").read_text()
@@ -37,8 +38,3 @@ def _quotas(root: Path) -> Iterator[float]:
                         quota, period = (folder / "cpu.max").read_text().split()
                     if int(quota) > 0:  # -1, and "max" of version 2, is none
                         yield int(quota) / int(period)
-
-
-def _with_parents(group: str) -> list[Path]:
-    path = Path(group.strip("/"))
-    return [path, *path.parents]

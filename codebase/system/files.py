@@ -1,11 +1,17 @@
 """Files that are there whole or not at all."""
 
 import csv
+import errno
 import io
 import os
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -27,6 +33,30 @@ def write_atomically(path: Path, content: bytes) -> None:
     finally:
         with suppress(OSError):  # where nothing can be written, nothing can be removed either
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def lock(path: Path, seconds: float) -> Iterator[None]:
+    """Hold a lock, which the system drops with the process; wait for it, forever if below 0.
+
+    Where the file system knows no locks, as some that a network shares, a sentence says so.
+
+    Raises:
+        filelock.Timeout: another process holds it.
+    """
+    held = FileLock(path, timeout=seconds)
+    try:
+        held.acquire()
+    except OSError as error:
+        if isinstance(error, Timeout) or error.errno not in NO_LOCKS:
+            raise
+        advice = "start no second process for the same run"
+        warning = f"{path.parent} is on a file system without locks; {advice}"
+        print(f"Warning: {warning}", file=sys.stderr)
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def write_table(path: Path, rows: Iterable[Sequence[object]]) -> None:

@@ -6,13 +6,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tqdm import auto, tqdm
+from tqdm import auto
 
 
 def is_drawn() -> bool:
     """Whether a bar is drawn over and over, as in a terminal or a notebook, and not in a file."""
-    in_notebook = auto.tqdm.display is not tqdm.display
-    return in_notebook or sys.stderr.isatty()
+    return "ipykernel" in sys.modules or sys.stderr.isatty()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Standard output and standard error, whatever they are connected to."""
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -55,7 +56,9 @@ def lenient_streams() -> Iterator[tuple[Lenient, Lenient]]:
         setattr(sys, name, os.fdopen(number, "w" if number else "r"))
     os.close(number)
     before = sys.stdout, sys.stderr
-    if hasattr(sys.stdout, "reconfigure"):
+    usual: dict[str, Any] = {}
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        usual = {"errors": sys.stdout.errors, "line_buffering": sys.stdout.line_buffering}
         sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     both = Lenient(sys.stdout), Lenient(sys.stderr)
     sys.stdout, sys.stderr = both
@@ -65,6 +68,8 @@ def lenient_streams() -> Iterator[tuple[Lenient, Lenient]]:
         for stream in both:
             stream.flush()
         sys.stdout, sys.stderr = before
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(**usual)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Loading a data set: what is let in, what is downloaded, and what stands in for it."""
 
+import errno
 import gzip
 import hashlib
 import http.client
@@ -175,13 +176,56 @@ def test_files_are_found_where_people_put_them(tmp_path, few, no_downloading, pl
 @pytest.mark.parametrize(
     "content", [b"no archive", gzip.compress(b"another file"), b""], ids=["no", "another", "empty"]
 )
-def test_a_damaged_archive_is_named(tmp_path, few, no_downloading, content):
+def test_a_damaged_archive_is_named(tmp_path, few, downloading, content):
+    """It may be another data set's, so that this one is downloaded; where it can be."""
+
+    def download(folder):
+        raise OSError("no route")
+
     for name, values in zip(FILES, few, strict=True):
         packed(tmp_path, name, idx(values))
     path = tmp_path / f"{FILES[2]}.gz"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=f"^{path} is damaged or not MNIST's {FILES[2]} "):
-        load("auto", tmp_path)
+    downloading(download)
+    with pytest.raises(DownloadError, match=f"^{path} is damaged or not MNIST's {FILES[2]} "):
+        load("mnist", tmp_path)
+    downloading(lambda folder: write(folder, few))
+    assert are(load("mnist", tmp_path), few)
+    assert path.read_bytes() == content
+
+
+def test_another_data_set_does_not_take_the_files_of_mnist(tmp_path, few, downloading, monkeypatch):
+    fashion = [x + 1 for x in few]
+    sums = [hashlib.md5(idx(values)).hexdigest() for values in fashion]
+    monkeypatch.setitem(DOWNLOADS, "fashion", ("FashionMNIST", *sums))
+    write(tmp_path, few)
+    import torchvision
+
+    def download(self):
+        os.makedirs(self.raw_folder)
+        write(Path(self.raw_folder), fashion)
+
+    monkeypatch.setattr(torchvision.datasets.FashionMNIST, "download", download)
+    assert are(load_downloaded("fashion", tmp_path), fashion)
+    assert are(load("mnist", tmp_path), few)
+
+
+def test_a_sound_file_counts_wherever_a_damaged_one_is(tmp_path, raw, few, no_downloading):
+    (raw / FILES[0]).write_bytes(b"damaged")
+    (tmp_path / FILES[0]).write_bytes(idx(few[0]))
+    assert are(load("mnist", tmp_path), few)
+
+
+def test_where_there_are_no_locks_it_is_downloaded_too(
+    tmp_path, few, downloading, monkeypatch, capsys
+):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    downloading(lambda folder: write(folder, few))
+    assert are(load("auto", tmp_path), few)
+    assert "on a file system without locks" in capsys.readouterr().err
 
 
 # What is not let in.

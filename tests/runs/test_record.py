@@ -100,5 +100,9 @@ def test_results_of_a_model_are_kept_until_it_is_another():
     assert content(path) == expected | {"negative IWAE": {"1": 2.9, "10": 2.5}}
     write_results(FOLDER, 30, bounds, [0.25, 0.75], {})
     assert content(path) == expected | {"negative IWAE": {"1": 2.9, "10": 2.5}}
-    write_results(FOLDER, 30, bounds, [0.5, 0.5], {100: 2.4})
+    rounded = {"test": Bounds(3.000001, 1.0, 2.000001), "all test": Bounds(4.0, 1.0, 3.0)}
+    write_results(FOLDER, 30, rounded, [0.25, 0.75], {})
+    assert content(path)["negative IWAE"] == {"1": 2.9, "10": 2.5}
+    other = {"test": Bounds(3.1, 1.0, 2.1), "all test": Bounds(4.0, 1.0, 3.0)}
+    write_results(FOLDER, 30, other, [0.5, 0.5], {100: 2.4})
     assert content(path)["negative IWAE"] == {"100": 2.4}

@@ -54,6 +54,7 @@ def test_in_a_notebook_there_is_a_notebooks_bar(error, monkeypatch):
     shown = []
     stream = error(False)
     monkeypatch.setattr(auto, "tqdm", Bar)
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
     with progress(0, 0, 10) as (show, seconds):
         show(5, 1.0)
     assert seconds == 0.25
