@@ -1,9 +1,11 @@
 """Several runs: the same command for each of them, a process each, some at a time."""
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from subprocess import DEVNULL, PIPE, Popen
 from typing import Any
 
@@ -45,6 +47,10 @@ def run_each(
 
     def start_one_after_another(place: int) -> None:
         """Take runs that wait, and show the bar of each at a place on the screen."""
+        with suppress(AttributeError):  # on Windows
+            # Processes inherit this: a terminal's Ctrl-C is passed on to them as SIGTERM, and none
+            # prints the traceback of a Python that was only starting.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         bar = auto.tqdm(bar_format="{desc}", position=place, leave=False, **hidden)
         while not caught and (settings := next(waiting, None)):
             # As text, the carriage returns of a bar become ends of lines.
