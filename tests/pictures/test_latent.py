@@ -75,6 +75,7 @@ def test_points_are_the_posterior_means_in_the_colour_of_their_digit(plane, imag
     m, figure = plane
     _, right = figure.axes
     (dots,) = right.collections
+    pixels, reach = seen(right), right.get_xlim()[1]  # first, since drawing decides the colours
     assert torch.equal(torch.from_numpy(dots.get_offsets().data).float(), m)
     assert (right.get_xlabel(), right.get_ylabel()) == ("$z_1$", "$z_2$")
     assert np.allclose(dots.get_facecolor(), COLOURS[images.test_labels])
@@ -83,7 +84,6 @@ def test_points_are_the_posterior_means_in_the_colour_of_their_digit(plane, imag
     shown = [to_rgb(handle.get_markerfacecolor()) for handle in legend.legend_handles]
     assert np.allclose(shown, COLOURS[:, :3])
     # Two points lie alone, so that the eye finds them.
-    pixels, reach = seen(right), right.get_xlim()[1]
     height, width, _ = pixels.shape
     for (x, y), digit in zip(m[1:3].tolist(), images.test_labels[1:3], strict=True):
         column, row = (x / reach + 1) / 2 * width, (1 - y / reach) / 2 * height
