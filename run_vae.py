@@ -109,7 +109,7 @@ def report(args: Namespace, settings: Settings, images: "Images", model: "VAE") 
     from codebase import evaluate, visualize
     from codebase.pictures import gallery
     from codebase.runs.folder import run_folder
-    from codebase.runs.metrics import bounds_after, record
+    from codebase.runs.metrics import bounds_after, write_bounds
     from codebase.runs.record import write_results
     from codebase.system.seeds import seeded
 
@@ -119,7 +119,7 @@ def report(args: Namespace, settings: Settings, images: "Images", model: "VAE") 
     if not bounds:
         bounds = evaluate.measure(model, images)
         with told(failures):
-            record(folder, step, bounds)
+            write_bounds(folder, step, bounds)
     subset = "the assignment's 100" if images.name == "mnist" else "100"
     labels = {evaluate.TEST: subset, evaluate.ALL_TEST: f"all {len(images.test)}"}
     for name, b in bounds.items():
@@ -160,11 +160,10 @@ def main(argv: list[str] | None = None) -> int:
     with streams.lenient_streams() as (output, _):
         status = attempt(argv)
         output.flush()
-        if output.error and not status:
+        if output.error:
             reason = f"standard output cannot be written: {output.error.strerror}"
             print(f"run_vae.py: {reason}; the numbers of a run are in its folder", file=sys.stderr)
-            return 1
-        return status
+        return status or int(output.error is not None)
 
 
 def attempt(argv: list[str] | None) -> int:

@@ -2,6 +2,7 @@
 
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 UTILS, VAE, VISUALIZE = "codebase/utils.py", "codebase/models/vae.py", "codebase/visualize.py"
@@ -19,4 +20,6 @@ TASKS = (
     Task("sample_x", 0, 2, VAE, "draw images from the model"),
 )
 FURTHER = [task.name for task in TASKS if not task.number]
-ALSO = f"what is asked too, of {', '.join(FURTHER)}"
+# The option of both commands.
+CHOICE: dict[str, Any] = {"nargs": "+", "choices": FURTHER, "default": [], "metavar": "TASK"}
+CHOICE["help"] = f"what is asked too, of {', '.join(FURTHER)}"

@@ -59,10 +59,8 @@ def answers(name: str, function: Callable[..., Any], nets: Networks) -> dict[str
         "kl_normal": (m, v, *OTHER),
         "log_bernoulli_with_logits": (BITS[0], logits.requires_grad_()),
         "log_normal": (OTHER[0], m, v),
-        "negative_iwae_bound": (
-            x[:906],
-            6,
-        ),  # 906 / 6 is odd, so copies in another order mix images
+        # 906 / 6 is odd, so that copies in another order mix images.
+        "negative_iwae_bound": (x[:906], 6),
         "sample_x": (100,),
     }
     results, latents = [], []
@@ -89,9 +87,8 @@ def answers(name: str, function: Callable[..., Any], nets: Networks) -> dict[str
     if isinstance(first[0], Tensor) and first[0].requires_grad:
         (first[0] ** 2 / 8_000 if first[0].numel() > 8 else first[0]).sum().backward()
     if name == "log_bernoulli_with_logits":
-        return seen | described(
-            "gradient of the logits", 0 * logits if logits.grad is None else logits.grad
-        )
+        arrived = 0 * logits if logits.grad is None else logits.grad
+        return seen | described("gradient of the logits", arrived)
     seen |= gradients(nets, first[0] if name == "sample_gaussian" else latents[0], len(x))
     if "iwae" in name:  # in whatever order the copies of an image are
         z = {words: each for words, each in z.items() if words.startswith("share")}
@@ -144,10 +141,8 @@ def pictured(first: Tensor, second: Tensor) -> dict[str, list[float]]:
 def _runs(flags: Tensor) -> list[tuple[int, int]]:
     """Where flags (n,) begin to be true, and where they end."""
     edges = nn.functional.pad(flags.int(), (1, 1)).diff()
-    return [
-        (int(a), int(b))
-        for a, b in zip((edges == 1).nonzero(), (edges == -1).nonzero(), strict=True)
-    ]
+    starts, ends = ((edges == way).nonzero().flatten().tolist() for way in (1, -1))
+    return list(zip(starts, ends, strict=True))
 
 
 def described(words: str, value: Any) -> dict[str, list[float]]:

@@ -12,7 +12,7 @@ from subprocess import DEVNULL, STDOUT, Popen, TimeoutExpired
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from assignment import ALSO, FURTHER, ROOT, TASKS, UTILS, VAE, VISUALIZE, Task
+from assignment import CHOICE, ROOT, TASKS, UTILS, VAE, VISUALIZE, Task
 from codebase.arguments import Parser
 from codebase.system.files import write_atomically
 from codebase.system.streams import lenient_streams
@@ -90,32 +90,39 @@ def check(
     if isinstance(seen, str):
         return False, [seen, *["see task 1 first, which this needs"] * follows, *notes]
     known = json.loads(NUMBERS.read_text())[task.name]
-    right, lines, explained = known["right"], [], set[str]()
-    every = {*seen, *right}
-    of_all = {words for words in every if words in ("NELBO", "NIWAE") or "gradient" in words}
-    left_out = {w for w in every if follows and (w.endswith(" z") or "gradient" in w)}
+    right = known["right"]
+    left_out = {w for w in {*seen, *right} if follows and (w.endswith(" z") or "gradient" in w)}
     off = [words for words in differing(seen, right) if words not in left_out]
-    plain = [words for words in right if "share of different" not in words and "same" not in words]
-    holds = ", ".join(words for words in plain if words not in {*off, *left_out})
-    shown = 8
-    for sentence, changes in known["wrong"] if off else ():
-        made = {words: each for words, each in (right | changes).items() if each}
-        own, other = {*changes} - of_all - left_out, {*differing(seen, made)} - left_out
-        if not other:
-            lines, shown = [sentence], 2
-            break
-        if own & {*off} and not own & (other | explained) and {*right} <= {*seen}:  # a part
-            explained |= own
-            lines.append(sentence)
-    else:
-        if off:
-            start = "and something else is wrong" if lines else "No known mistake alone makes this"
-            lines.append(f"{start}. {known['example']}")
-    for words in off[:shown]:
+    if not off:
+        return True, ["all holds", *notes]
+    lines, is_named = explanation(seen, known, off, left_out)
+    for words in off[: 2 if is_named else 8]:
         out, should = _shown(seen.get(words)), _shown(*right.get(words, [None]))
         lines.append(f"{words}: came out {out}, should be {should}")
-    lines.append(f"what holds: {holds or 'nothing'}" if off else "all holds")
-    return not off, [*lines, *notes]
+    plain = [words for words in right if "share of different" not in words and "same" not in words]
+    holds = ", ".join(words for words in plain if words not in {*off, *left_out})
+    return False, [*lines, f"what holds: {holds or 'nothing'}", *notes]
+
+
+def explanation(
+    seen: dict[str, list[float]], known: dict[str, Any], off: list[str], left_out: set[str]
+) -> tuple[list[str], bool]:
+    """The sentences of what makes answers be off, and whether one mistake makes all of it."""
+    right, parts, explained = known["right"], [], set[str]()
+    for sentence, changes in known["wrong"]:
+        made = {words: each for words, each in (right | changes).items() if each}
+        other = {*differing(seen, made)} - left_out
+        if not other:
+            return [sentence], True
+        # Bounds and gradients depend on all that is wrong. All else that this mistake changes came
+        # out like that, and no earlier sentence has said so: it is a part of what is wrong.
+        whole = {words for words in changes if words in ("NELBO", "NIWAE") or "gradient" in words}
+        own = {*changes} - whole - left_out
+        if own & {*off} and not own & (other | explained) and {*right} <= {*seen}:
+            explained |= own
+            parts.append(sentence)
+    start = "and something else is wrong" if parts else "No known mistake alone makes this"
+    return [*parts, f"{start}. {known['example']}"], False
 
 
 def _shown(values: list[float] | None, errors: list[float] | None = None) -> str:
@@ -138,9 +145,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; return 0 if all holds, 1 if something does not."""
     parser = Parser(prog="assignment.check", description=__doc__)
     parser.add_argument("dir", nargs="?", type=Path, default=ROOT, metavar="DIR", help="to check")
-    parser.add_argument(
-        "--tasks", nargs="+", choices=FURTHER, default=[], metavar="TASK", help=ALSO
-    )
+    parser.add_argument("--tasks", **CHOICE)
     parser.add_argument("--run", metavar="NAME", default="", help="a folder in DIR/checkpoints")
     parser.add_argument("--results", type=Path, metavar="FILE", help="for Gradescope")
     args = parser.parse_args(argv)

@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from assignment import ALSO, FURTHER, ROOT, TASKS, Task
+from assignment import CHOICE, ROOT, TASKS, Task
 from codebase.arguments import Parser
 from codebase.system.errors import explain
 
@@ -30,9 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; return 0, or exit with status 2 and a sentence."""
     parser = Parser("assignment.handout", description=__doc__)
     parser.add_argument("dir", type=Path, metavar="DIR", help="a new folder, or an empty one")
-    parser.add_argument(
-        "--tasks", nargs="+", choices=FURTHER, default=[], metavar="TASK", help=ALSO
-    )
+    parser.add_argument("--tasks", **CHOICE)
     args = parser.parse_args(argv)
     if args.dir.exists() and (not args.dir.is_dir() or any(args.dir.iterdir())):
         parser.error(f"argument DIR: {args.dir} is not an empty folder; choose another one")

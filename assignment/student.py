@@ -36,13 +36,12 @@ def ask(name: str, file: str, run: str) -> dict[str, list[float]]:
 
 def bounds(run: Path) -> tuple[float, ...]:
     """The bounds on the assignment's test images with which a run has ended."""
-    rows = import_module("codebase.runs.metrics").bounds_after(run, 20_000)
     if not run.is_dir():
         raise UserError(f"there is no folder {run}")
     settings = Settings.named(run.name)
     if not settings or settings.name != Settings(run=settings.run).name:
         raise UserError(f"{run.name} is not of the assignment's settings")
-    if not rows:
+    if not (rows := import_module("codebase.runs.metrics").bounds_after(run, 20_000)):
         raise UserError(f"{run} has no bounds after 20,000 steps")
     return rows["test"].bounds
 

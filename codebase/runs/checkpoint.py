@@ -39,9 +39,10 @@ def load(path: Path) -> dict[str, Any]:
     file, whole = io.BytesIO(path.read_bytes()), False
     try:
         # torch.save writes checksums that torch.load does not look at.
-        if zipfile.is_zipfile(file) and (damaged := zipfile.ZipFile(file).testzip()):
+        is_zip = zipfile.is_zipfile(file)
+        if is_zip and (damaged := zipfile.ZipFile(file).testzip()):
             raise zipfile.BadZipFile(damaged)
-        whole = zipfile.is_zipfile(file)
+        whole = is_zip
         file.seek(0)
         return dict(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:  # a damaged file can raise anything

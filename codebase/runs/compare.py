@@ -3,14 +3,13 @@
 import math
 from statistics import fmean, stdev
 
-from codebase.evaluate import ALL_TEST, TEST
+from codebase.evaluate import TEST
 from codebase.runs.folder import CHECKPOINTS
-from codebase.runs.metrics import last_bounds
+from codebase.runs.metrics import VALUES, last_bounds, values
 from codebase.runs.record import all_runs
 from codebase.system.errors import UserError, told
 from codebase.system.files import write_table
 
-VALUES = ("NELBO", "KL", "REC", "NELBO, all test images", "seconds")
 COLUMNS = ("settings", "steps", "runs", *(f"{v}{s}" for v in VALUES for s in ("", " deviation")))
 
 
@@ -40,10 +39,8 @@ def compared() -> list[list[str | int | float]]:
     for folder, settings in all_runs():
         with told([]):  # a damaged file costs no other run its place
             if rows := last_bounds(folder):
-                test, everything = rows[TEST], rows[ALL_TEST]
-                key = ", ".join(settings.parts[:-1]), test.step
-                values = [*test.bounds, everything.nelbo, test.seconds]
-                found.setdefault(key, []).append(values)
+                key = ", ".join(settings.parts[:-1]), rows[TEST].step
+                found.setdefault(key, []).append(values(rows))
     lines = []
     for (label, step), runs in found.items():
         line: list[str | int | float] = [label, step, len(runs)]

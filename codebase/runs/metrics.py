@@ -14,6 +14,8 @@ from codebase.system.files import write_table
 
 METRICS = "metrics.csv"  # in the folder of a run
 COLUMNS = ("step", "images", "NELBO", "KL", "REC", "seconds")
+# Of a run at its end, as tables name them.
+VALUES = ("NELBO", "KL", "REC", "NELBO, all test images", "seconds")
 TRAIN = "train"  # beside TEST and ALL_TEST: the batches since the last such row
 
 
@@ -73,7 +75,12 @@ def last_bounds(folder: Path) -> dict[str, Row]:
     return {name: rows[max(both), name] for name in (TEST, ALL_TEST)} if both else {}
 
 
-def record(folder: Path, step: int, measured: dict[str, Bounds]) -> None:
+def values(rows: dict[str, Row]) -> list[float]:
+    """The numbers called VALUES, from the rows on TEST and ALL_TEST images."""
+    return [*rows[TEST].bounds, rows[ALL_TEST].nelbo, rows[TEST].seconds]
+
+
+def write_bounds(folder: Path, step: int, measured: dict[str, Bounds]) -> None:
     """Put bounds that were measured on test images into the file, in place of older ones.
 
     A folder that another process trains in, or that cannot be written, is left as it is.

@@ -5,16 +5,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
-from codebase.evaluate import ALL_TEST, TEST
 from codebase.runs.folder import CHECKPOINTS, run_folder
-from codebase.runs.metrics import Row, bounds_after
+from codebase.runs.metrics import VALUES, Row, bounds_after, values
 from codebase.settings import Settings
 from codebase.system.errors import UserError
 from codebase.system.files import write_table
 
 Statistic = tuple[str, Callable, int]  # its name, and the fewest runs that it needs
 STATISTICS: list[Statistic] = [("average", fmean, 1), ("standard deviation", stdev, 2)]
-COLUMNS = ("run", "NELBO", "KL", "REC", "NELBO, all test images", "training time", "steps", "data")
+COLUMNS = ("run", *VALUES[:-1], "training time", "steps", "data")  # on the screen
 
 
 def make_table(runs: Sequence[Settings], failures: dict[int, str]) -> list[list[str]]:
@@ -28,13 +27,14 @@ def make_table(runs: Sequence[Settings], failures: dict[int, str]) -> list[list[
         if not rows:
             cells = [f"failed: {reason}", "", "", "", ""]
         else:
-            finished.append(_numbers(rows))
-            cells = [*map("{:.4f}".format, finished[-1]), _time(rows[TEST].seconds)]
+            *bounds, seconds = values(rows)
+            finished.append(bounds)
+            cells = [*map("{:.4f}".format, bounds), _time(seconds)]
         lines.append([str(settings.run), *cells, str(settings.iter_max), settings.dataset])
     for name, statistic, fewest in STATISTICS:
         if len(finished) >= fewest:
-            values = map(statistic, zip(*finished, strict=True))
-            lines.append([name, *map("{:.4f}".format, values), "", "", ""])
+            numbers = map(statistic, zip(*finished, strict=True))
+            lines.append([name, *map("{:.4f}".format, numbers), "", "", ""])
     return lines
 
 
@@ -42,11 +42,10 @@ def save_table(runs: Sequence[Settings], failures: dict[int, str]) -> Path:
     """Write the numbers of the runs that have finished; the file is named after all of them."""
     path = CHECKPOINTS / f"{runs[0].name}-{runs[-1].run:04d}_steps={runs[0].iter_max}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines: list[Sequence[object]] = [[*COLUMNS[:5], "seconds", *COLUMNS[6:]]]
+    lines: list[Sequence[object]] = [("run", *VALUES, "steps", "data")]
     for settings in runs:
         if rows := _ended(settings, failures)[0]:
-            ends = (rows[TEST].seconds, settings.iter_max, settings.dataset)
-            lines.append([settings.run, *_numbers(rows), *ends])
+            lines.append([settings.run, *values(rows), settings.iter_max, settings.dataset])
     write_table(path, lines)
     return path
 
@@ -65,10 +64,6 @@ def _ended(settings: Settings, failures: dict[int, str]) -> tuple[dict[str, Row]
         return bounds_after(run_folder(settings), settings.iter_max), "no bounds in its folder"
     except UserError as error:  # its file is damaged
         return {}, str(error)
-
-
-def _numbers(rows: dict[str, Row]) -> list[float]:
-    return [*rows[TEST].bounds, rows[ALL_TEST].nelbo]
 
 
 def _time(seconds: float) -> str:

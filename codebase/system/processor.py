@@ -72,8 +72,8 @@ def prepared_processor() -> Iterator[None]:
         chosen = None if chosen == "1" else chosen  # torchrun sets that, where the user set nothing
     before = torch.get_num_threads()
     if not chosen:
-        threads = before if processes == 1 else usable_cores()
-        torch.set_num_threads(max(1, min(threads, usable_cores()) // processes))
+        most = usable_cores() // processes
+        torch.set_num_threads(max(1, most if processes > 1 else min(before, most)))
     try:
         yield
     finally:

@@ -55,12 +55,12 @@ def test_exiting_and_printing_is_told(told):
     first, second, fourth = told(
         _1="exit()",
         _2="import os; os._exit(0)",
-        _4="print('x' * 1_000_000)",  # for each of two pictures
+        _4="print('o' * 1_000_000)",  # for each of two pictures
     )
     assert "it calls exit()" in first
     assert "it ends the process, with status 0" in second
     assert "visualize_samples: 3 of 3 points" in fourth
-    assert "it prints 2000002 bytes, which begin: xxx" in fourth
+    assert "it prints 2000002 bytes, which begin: ooo" in fourth
     assert len(fourth) < 1_000
 
 

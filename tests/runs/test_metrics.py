@@ -15,7 +15,7 @@ from codebase.runs.metrics import (
     Row,
     bounds_after,
     read_metrics,
-    record,
+    write_bounds,
     write_metrics,
 )
 from codebase.system.errors import UserError
@@ -98,7 +98,7 @@ def test_a_damaged_file_is_named_and_left_as_it_is(tmp_path, content):
     for read in (
         lambda: read_metrics(tmp_path),
         lambda: bounds_after(tmp_path, 100),
-        lambda: record(tmp_path, 100, {TEST: Bounds(3, 1, 2)}),
+        lambda: write_bounds(tmp_path, 100, {TEST: Bounds(3, 1, 2)}),
     ):
         with pytest.raises(UserError) as caught:
             read()
@@ -134,7 +134,7 @@ MEASURED = {TEST: Bounds(7.0, 3.0, 4.0), ALL_TEST: Bounds(8.0, 3.5, 4.5)}
 
 def test_measured_bounds_take_the_place_of_older_ones_and_their_time(tmp_path):
     write_metrics(tmp_path, ROWS)
-    record(tmp_path, 100, MEASURED)
+    write_bounds(tmp_path, 100, MEASURED)
     assert read_metrics(tmp_path) == [
         ROWS[0],
         Row(100, TEST, 7.0, 3.0, 4.0, 0.625),
@@ -145,7 +145,7 @@ def test_measured_bounds_take_the_place_of_older_ones_and_their_time(tmp_path):
 
 def test_measured_bounds_of_another_step_come_in_its_place(tmp_path):
     write_metrics(tmp_path, ROWS)
-    record(tmp_path, 150, MEASURED)
+    write_bounds(tmp_path, 150, MEASURED)
     rows = read_metrics(tmp_path)
     assert [row.step for row in rows] == [100, 100, 100, 150, 150, 200, 200, 200]
     assert rows[:3] + rows[5:] == ROWS
@@ -158,11 +158,11 @@ def flat(measured):
 
 
 def test_measured_bounds_of_a_foreign_model_make_a_table(tmp_path):
-    record(tmp_path, 20000, MEASURED)
+    write_bounds(tmp_path, 20000, MEASURED)
     found = bounds_after(tmp_path, 20000)
     assert {name: row.bounds for name, row in found.items()} == MEASURED
     before = (tmp_path / METRICS).read_bytes()
-    record(tmp_path, 20000, MEASURED)
+    write_bounds(tmp_path, 20000, MEASURED)
     assert (tmp_path / METRICS).read_bytes() == before
 
 
@@ -175,11 +175,11 @@ def test_the_table_of_a_run_that_trains_is_left_to_it(tmp_path, start, holder):
     if holder == "another process":
         other = hold(start, folder)
     with locked(folder) if holder == "this process" else nullcontext():
-        record(folder, 100, MEASURED)
+        write_bounds(folder, 100, MEASURED)
         assert (folder / METRICS).read_bytes() == before
     if holder == "another process":
         other.communicate()
-    record(folder, 100, MEASURED)
+    write_bounds(folder, 100, MEASURED)
     assert bounds_after(folder, 100)[TEST].bounds == MEASURED[TEST]
 
 
@@ -190,8 +190,8 @@ def test_a_table_that_cannot_be_written_is_left_as_it_is(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    record(tmp_path, 100, MEASURED)
+    write_bounds(tmp_path, 100, MEASURED)
     assert read_metrics(tmp_path) == ROWS
     assert os.listdir(tmp_path) == [METRICS]
     (tmp_path / "file").touch()
-    record(tmp_path / "file", 100, MEASURED)  # no folder
+    write_bounds(tmp_path / "file", 100, MEASURED)  # no folder
