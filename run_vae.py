@@ -69,8 +69,9 @@ def run(args: Namespace) -> int:
         if args.runs > 1:
             return run_several(args, settings, device, team)
         if args.train:
-            options = {"iter_save": args.iter_save, "resume": bool(args.resume), "team": team}
-            model = train(settings, images, device, **options)
+            resume, cuda_graph = bool(args.resume), bool(args.cuda_graph)
+            options = {"resume": resume, "cuda_graph": cuda_graph, "iter_save": args.iter_save}
+            model = train(settings, images, device, team=team, **options)
         elif team.first:
             model = load_trained(settings, device)
         return report(args, settings, images, model) if team.first else 0

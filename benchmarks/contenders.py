@@ -45,9 +45,11 @@ def conventional(images: Images, device: torch.device) -> Iterator[None]:
         yield
 
 
-def project(images: Tensor, device: torch.device, settings: Settings) -> Iterator[None]:
+def project(
+    images: Tensor, device: torch.device, settings: Settings, cuda_graph: bool = True
+) -> Iterator[None]:
     """The project's own steps."""
-    training, images = Training(settings, device), images.to(device)
+    training, images = Training(settings, device, cuda_graph=cuda_graph), images.to(device)
     for rows in batch_rows(len(images), settings.batch_size, settings.run, device):
         training.take_step(images.index_select(0, rows))
         yield

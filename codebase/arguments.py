@@ -83,6 +83,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("figures", "1: write all pictures into the run's folder as well", 0, **switch)
     add("explorer", "1: write a page to walk through the latent space", 0, **switch)
     add("device", "auto: a GPU if there is one; or cpu, cuda, cuda:1, ...", "auto", metavar="NAME")
+    graph = "1: a GPU repeats a recording of a step; 0: it is told each part of each step"
+    add("cuda_graph", graph, 1, **switch)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         meant = get_close_matches(unknown[0].split("=")[0], [f"--{name}" for name in vars(args)], 1)

@@ -1,5 +1,6 @@
 """A training run: its step, what the step changes, and the loop around it."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from codebase.runs.team import ALONE, Team
 from codebase.settings import SCHEDULES, Settings
 from codebase.system import seeds
 from codebase.system.errors import UserError
+from codebase.system.recording import Recorded
 
 
 def new_model(settings: Settings) -> VAE:
@@ -35,15 +37,25 @@ class Training:
 
     Args:
         team: the processes that share each batch.
+        cuda_graph: whether a GPU may repeat a recording of the step's kernels.
     """
 
-    def __init__(self, settings: Settings, device: torch.device, team: Team = ALONE):
+    def __init__(
+        self,
+        settings: Settings,
+        device: torch.device,
+        team: Team = ALONE,
+        cuda_graph: bool = True,
+    ):
         self.settings, self.device, self.team = settings, device, team
         model = new_model(settings)
         model.load_state_dict(team.from_first(model.state_dict()))  # however they were drawn
         self.model = model.to(device)
         self.optimizer = Adam(self.model.parameters(), lr=settings.lr, fused=True)
         self.step = 0
+        self.recording = None
+        if cuda_graph and device.type == "cuda":
+            self.recording = Recorded(self.differentiate, self.model)
 
     def take_step(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Move the model one step down its loss. Nothing here waits for the device.
@@ -54,23 +66,36 @@ class Training:
         Returns:
             the loss, a scalar, and NELBO, KL and REC (3,), of the batch before the step.
         """
-        run, parameters = self.settings.run, self.model.parameters()
         factor = SCHEDULES[self.settings.lr_schedule](self.step, self.settings.iter_max)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * factor
         # Whatever PyTorch draws in a step, and however, is a function of (run, step) and process.
-        seeds.seed_all(seeds.seed_for(run, seeds.STEP, self.step, self.team.rank), self.device)
+        number = seeds.seed_for(self.settings.run, seeds.STEP, self.step, self.team.rank)
+        seed = partial(seeds.seed_all, number, self.device)
+        if self.recording:
+            logged = self.recording(images, seed)
+        else:
+            seed()
+            logged = self.differentiate(images)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        self.team.average([logged, *gradients])
+        self.optimizer.step()
+        self.step += 1
+        return logged[0], logged[1:]
+
+    def differentiate(self, images: Tensor) -> Tensor:
+        """Give the parameters the gradients of the loss on a batch.
+
+        Returns:
+            loss, NELBO, KL and REC of the batch, (4,).
+        """
         self.optimizer.zero_grad()  # first, so that what follows is computed in the memory it frees
         loss, summaries = self.model.loss(binarize(images))
         if self.settings.kl_weight != 1:  # as in the beta-VAE: Higgins et al. 2017, equation 4
             loss = loss + (self.settings.kl_weight - 1) * self._kl(summaries)
         loss.backward()
         bounds = -summaries["gen/elbo"], summaries["gen/kl_z"], summaries["gen/rec"]
-        logged = torch.stack([loss, *bounds]).detach()
-        self.team.average([logged, *(p.grad for p in parameters if p.grad is not None)])
-        self.optimizer.step()
-        self.step += 1
-        return logged[0], logged[1:]
+        return torch.stack([loss, *bounds]).detach()
 
     def _kl(self, summaries: dict[str, Tensor]) -> Tensor:
         """The KL of a loss, through which gradients have to pass; any other is a UserError."""
@@ -106,6 +131,7 @@ def train(
     iter_save: int = 10_000,
     resume: bool = False,
     team: Team = ALONE,
+    cuda_graph: bool = True,
     seconds_between_states: float = 60,
 ) -> VAE:
     """Train the run's model for `iter_max` steps, saving it every `iter_save` steps and at the end.
@@ -125,7 +151,7 @@ def train(
     if size % team.size:
         advice = f"choose a multiple of {team.size}"
         raise UserError(f"{team.size} processes cannot share --batch_size {size} evenly; {advice}")
-    training = Training(settings, device, team)
+    training = Training(settings, device, team, cuda_graph)
     keeper = Keeper(training, images, iter_save, seconds_between_states)
     with keeper.keeping(resume), seeds.seeded(settings.run, device):  # to leave it as it was
         pixels = images.train.to(device)

@@ -20,10 +20,12 @@ def seed_for(run: int, purpose: int, number: int = 0, process: int = 0) -> int:
 
 def seed_all(seed: int, device: torch.device) -> None:
     """Seed what draws without a generator of its own, on the CPU and on the device."""
-    if device.type == "cpu":
-        torch.default_generator.manual_seed(seed)  # takes a fiftieth of the other's time
-    else:
+    if device.type not in ("cpu", "cuda"):
         torch.manual_seed(seed)
+        return
+    torch.default_generator.manual_seed(seed)  # which takes a fiftieth of the other's time
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
 
 
 @contextmanager
