@@ -30,7 +30,7 @@ from codebase.settings import Settings
 from codebase.system.errors import UserError
 
 ROUNDS = 7
-# What ends at the bound that the assignment's 20,000 steps end at, as the README shows.
+# What ends at the bound that the assignment's 20,000 steps end at, as docs/results.md shows.
 RECIPE = Settings(batch_size=200, lr=0.01, lr_schedule="linear", iter_max=4200)
 
 
