@@ -50,6 +50,14 @@ def test_what_tells_the_solution_is_left_out(given):
         path.relative_to(given).as_posix() for path in given.rglob("*.png")
     }
     assert not [name for name in names if re.search("explorer|tests|bench|mistakes|handout", name)]
+    assert [path.name for path in given.glob("docs/*")] == ["samples.png"]
+    assert [path.name for path in given.glob("*.md")] == ["README.md"]
+
+
+def test_links_and_pictures_of_the_text_lead_to_files(given):
+    links = re.findall(r"\]\(([^)#]+)", (given / "README.md").read_text(encoding="utf-8"))
+    assert links
+    assert not [link for link in links if "://" not in link and not (given / link).exists()]
 
 
 def test_no_line_of_a_body_is_anywhere(given):
