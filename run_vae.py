@@ -7,7 +7,6 @@ from argparse import Namespace
 from contextlib import nullcontext, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
-from pprint import pprint
 from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":  # which `python -P` leaves out
@@ -49,7 +48,11 @@ def run(args: Namespace) -> int:
     with processor.prepared_processor(), assembled(device) as team:
         # With several runs, standard output is the table's alone.
         with redirect_stdout(sys.stderr if args.runs > 1 else sys.stdout):
-            pprint(vars(args))
+            defaults = vars(parse_arguments([]))
+            given = [
+                f"--{key} {value}" for key, value in vars(args).items() if value != defaults[key]
+            ]
+            print(f"Arguments: {' '.join(given) or 'none'}")
             folder = Path(os.path.expanduser(args.data_dir))
             # What "auto" is, the first process decides for all.
             images = load(args.dataset, folder) if team.first else None
@@ -86,11 +89,10 @@ def run_several(args: Namespace, first: Settings, device: "torch.device", team: 
     from codebase.runs.table import make_table, print_table, save_table
 
     runs = [first._replace(run=first.run + number) for number in range(args.runs)]
-    if args.train and not args.resume and any(is_used(run_folder(settings)) for settings in runs):
-        print(
-            "Earlier runs are kept as NAME.1, ...; --resume 1 would go on with them",
-            file=sys.stderr,
-        )
+    earlier = [settings.name for settings in runs if is_used(run_folder(settings))]
+    if earlier and args.train and not args.resume:
+        kept = f"Earlier runs are kept under other names, such as {earlier[0]}.1"
+        print(f"{kept}; --resume 1 would go on with them", file=sys.stderr)
     threads = torch.get_num_threads()
     jobs = args.jobs or (threads if device.type == "cpu" and team.size == 1 else 1)
     options = vars(args) | {"dataset": first.dataset, "device": device, "runs": 1, "jobs": 0}

@@ -55,7 +55,8 @@ def test_a_run_trains_and_says_what_it_does(run_vae, small, synthetic_images):
     folder = Path("checkpoints", NAME)
     lines = trained.stdout.splitlines()
     start = lines.index(f"Model name: {NAME}")
-    assert "'iter_max': 30," in trained.stdout
+    given = "Arguments: --z 3 --iter_max 30 --iter_save 20 --nn tiny --dataset synthetic"
+    assert lines[start - 1] == f"{given} --figures 1"
     assert lines[start + 1 : start + 5] == [
         "Device: cpu",
         "Data: synthetic, 60000 training and 10000 test images",
@@ -373,7 +374,7 @@ def test_surroundings_do_not_matter(start, script, small):
     os.close(writer)
     output, _ = process.communicate()
     assert process.returncode == 0, output
-    assert "'data_dir': 'd\\xe4t\\xe4'," in output
+    assert " --data_dir d\\xe4t\\xe4\n" in output
     assert "\nSaved to checkpoints/" in output
     assert output.count("\nNELBO: ") == 2
     assert "Visualization saved at " in output

@@ -28,6 +28,12 @@ def write_all(model: VAE, images: Images, settings: Settings, failures: list[str
     """
     folder = run_folder(settings)
     titles = {"Bounds against z": f"{settings.iter_max} steps, {settings.dataset}"}
+    needs = {
+        "Learning curve": "rows in metrics.csv",
+        "Progress": "an earlier checkpoint, as with a smaller --iter_save",
+        "Latent space": "a --z of 2 or more",
+        "Bounds against z": "runs of another --z beside this one",
+    }
     pictures = {
         "Learning curve": lambda: curves.learning_curve(read_metrics(folder)),
         "Reconstructions": lambda: reconstructions({"reconstruction": model}, images),
@@ -38,11 +44,13 @@ def write_all(model: VAE, images: Images, settings: Settings, failures: list[str
     }
     for name, draw in pictures.items():
         with told(failures):
+            path = folder / f"{name.lower().replace(' ', '_')}.png"
             if figure := draw():
                 drawing.put_title(figure, f"{name}: {titles.get(name, settings.title)}")
-                path = folder / f"{name.lower().replace(' ', '_')}.png"
                 drawing.write_figure(figure, path)
                 print(f"Visualization saved at {path}")
+            else:
+                print(f"No {path.name}: it needs {needs[name]}")
 
 
 @torch.no_grad()

@@ -155,9 +155,15 @@ def test_every_picture_is_written_into_the_folder_and_named(images, settings, ca
 
 
 @pytest.mark.slow
-def test_what_a_folder_lacks_is_not_drawn(images, settings):
+def test_what_a_folder_lacks_is_not_drawn_which_is_said(images, settings, capsys):
     folder, model, failures = run_folder(settings), VAE(z_dim=3), []
     write_all(model, images, settings, failures)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "saved at" not in line]
+    assert lines == [
+        "No learning_curve.png: it needs rows in metrics.csv",
+        "No progress.png: it needs an earlier checkpoint, as with a smaller --iter_save",
+        "No bounds_against_z.png: it needs runs of another --z beside this one",
+    ]
     assert sorted(path.stem for path in folder.iterdir()) == sorted(ALWAYS)
     assert failures == []
     # Drawn again, in another process for example, they are the same.

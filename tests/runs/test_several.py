@@ -236,7 +236,8 @@ def test_a_run_that_cannot_train_stops_no_other_and_the_table_names_it(several, 
     state_path(folders[1]).write_text("of an earlier run")
     status, output, errors, table = several()
     assert status == 1
-    assert errors.count("Earlier runs are kept as NAME.1, ...; --resume 1 would go on ") == 1
+    kept = f"Earlier runs are kept under other names, such as {folders[1].name}.1; --resume 1 would"
+    assert errors.count(kept) == 1
     assert state_path(Path(f"{folders[1]}.1")).read_text() == "of an earlier run"
     expected, cells = alone(BOTH[1])
     assert model_path(folders[1], 30).read_bytes() == expected
