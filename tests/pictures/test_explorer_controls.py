@@ -119,14 +119,21 @@ def test_each_slider_says_where_z_and_the_posterior_are(page, model, images):
         assert slider.labelled
 
 
-def test_bars_are_as_long_as_their_kl_up_to_the_whole(page, model, images):
+def test_bars_are_as_long_as_their_kl_up_to_the_whole(open_page, images, tmp_path):
+    model = lively(3)
+    model.enc.net[4].bias.zero_()
+    model.enc.net[4].weight.mul_(3)
+    explorer.write(model, images, "various", tmp_path / "explorer.html")
+    page = open_page(tmp_path / "explorer.html")
     half = cost(model, all_images(images)).mean(0).max()  # the most useful dimension's mean
     costs = cost(model, subset_images(images))
-    for i in costs.amax(1).argmin().item(), costs.amax(1).argmax().item():
+    expected = (costs / (2 * half)).clamp(max=1)
+    whole, others = costs.amax(1).argmax().item(), costs.amax(1).argmin().item()
+    assert expected[whole].max() == 1 > expected[others].max()
+    for i in whole, others:
         choose(page, i)
-        expected = (costs[i] / (2 * half)).clamp(max=1)
         for slider in sliders(page):
-            assert slider.bar == pytest.approx(expected[slider.i].item(), abs=0.03)
+            assert slider.bar == pytest.approx(expected[i, slider.i].item(), abs=0.03)
 
 
 def assert_bell(path, m, v):
