@@ -96,3 +96,17 @@ def test_randomness_on_a_gpu_is_seeded_and_kept_likewise():
     seed_all(7, gpu)
     assert torch.equal(torch.randn(5, device=gpu), expected)
     assert torch.equal(torch.randn(3), torch.randn(3, generator=torch.Generator().manual_seed(7)))
+
+
+@pytest.mark.parametrize(("kind", "seeded"), [("cpu", []), ("cuda", ["gpus"]), ("mps", ["all"])])
+def test_the_device_is_seeded_beside_the_cpu(kind, seeded, monkeypatch):
+    """On a machine without that device, too: what PyTorch offers for it is watched."""
+    called = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: called.append(("gpus", seed)))
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: called.append(("all", seed)))
+    seed_all(7, torch.device("cpu"))
+    expected = torch.rand(3)
+    torch.rand(1)
+    seed_all(7, torch.device(kind))
+    assert called == [(name, 7) for name in seeded]
+    assert kind == "mps" or torch.equal(torch.rand(3), expected)
