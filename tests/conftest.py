@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from codebase.data import Images
-from codebase.datasets.loading import load_synthetic
+from codebase.datasets import loading
 from codebase.models import nns
 from codebase.system.signals import ENDING
 from run_vae import main
@@ -34,7 +34,7 @@ OFFLINE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
 
 @pytest.fixture(scope="session")
 def synthetic_images() -> Images:
-    return load_synthetic()
+    return loading.load_synthetic()
 
 
 @pytest.fixture(scope="session")
@@ -52,9 +52,13 @@ def small() -> tuple[str, ...]:
 
 
 @pytest.fixture
-def run_vae(tmp_path, monkeypatch, capsys):
-    """Run the command line in this process, in an empty folder, without a network."""
+def run_vae(tmp_path, monkeypatch, capsys, synthetic_images):
+    """Run the command line in this process, in an empty folder, without a network.
+
+    The synthetic digits are drawn once for all tests.
+    """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(loading, "load_synthetic", lambda: synthetic_images)
     monkeypatch.setattr(nns, "__path__", [*nns.__path__, str(NETWORKS)])
     for name, nowhere in OFFLINE.items():
         monkeypatch.setenv(name, nowhere)
@@ -69,12 +73,21 @@ def run_vae(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture(scope="session")
 def script(tmp_path_factory) -> Path:
-    """The command line of a copy of the project to which small networks were added."""
-    copy = tmp_path_factory.mktemp("project")
-    shutil.copy(SCRIPT, copy)
-    shutil.copytree(ROOT / "codebase", copy / "codebase")
-    shutil.copytree(NETWORKS, copy / "codebase" / "models" / "nns", dirs_exist_ok=True)
-    return copy / SCRIPT.name
+    """The command line of a copy of the project with small networks and fewer digits."""
+    return copy_project(tmp_path_factory.mktemp("project"))
+
+
+def copy_project(folder: Path) -> Path:
+    """Copy the program, add small networks, and have it draw a tenth of the synthetic digits.
+
+    Returns:
+        the path of its run_vae.py.
+    """
+    shutil.copytree(ROOT / "codebase", folder / "codebase")
+    shutil.copytree(NETWORKS, folder / "codebase/models/nns", dirs_exist_ok=True)
+    with open(folder / "codebase/datasets/synthetic.py", "a") as file:
+        file.write("\nTRAIN_COUNTS, TEST_COUNTS = [600] * 10, [100] * 10\n")
+    return shutil.copy(SCRIPT, folder)
 
 
 @pytest.fixture(scope="session")

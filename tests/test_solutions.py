@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 
 import pytest
 import torch
-from conftest import NETWORKS, ROOT, SCRIPT
+from conftest import ROOT, copy_project
 from launching import run_script
 from torch.distributed import TCPStore
 
@@ -35,27 +35,13 @@ BOUNDS = re.compile(r"NELBO: (\S+)\. KL: (\S+)\. REC: (\S+) ")
 def put_in(solution: str, folder: str | Path) -> Path:
     """Copy the project into a new folder, with a solution's two files in the place of ours.
 
-    The networks "tiny" and "noting" are added, which the tests use.
-
     Returns:
         the path of its run_vae.py.
     """
-    folder = Path(folder)
-    caches = shutil.ignore_patterns("__pycache__", ".*")
-    shutil.copytree(ROOT / "codebase", folder / "codebase", ignore=caches)
-    shutil.copy(SCRIPT, folder)
+    program = copy_project(Path(folder))
     for name, place in PLACES.items():
-        shutil.copy(SOLUTIONS / solution / name, folder / place)
-    for networks in (NETWORKS / "tiny.py", SOLUTIONS / "noting.py"):
-        shutil.copy(networks, folder / "codebase/models/nns")
-    return folder / SCRIPT.name
-
-
-def with_fewer_digits(script: Path) -> Path:
-    """Have a copy of the project draw a tenth of the synthetic digits, which takes no time."""
-    with open(script.parent / "codebase/datasets/synthetic.py", "a") as file:
-        file.write("\nTRAIN_COUNTS, TEST_COUNTS = [600] * 10, [100] * 10\n")
-    return script
+        shutil.copy(SOLUTIONS / solution / name, program.parent / place)
+    return program
 
 
 @pytest.fixture(params=NAMES)
@@ -65,8 +51,8 @@ def solution(request) -> str:
 
 @pytest.fixture
 def program(solution, tmp_path) -> Path:
-    """The command line of a copy of the project with the solution's files and fewer digits."""
-    return with_fewer_digits(put_in(solution, tmp_path / "project"))
+    """The command line of a copy of the project with the solution's files."""
+    return put_in(solution, tmp_path / "project")
 
 
 @pytest.fixture
@@ -217,7 +203,7 @@ def test_bounds_and_samples_are_those_of_the_model(
 
 def test_a_training_that_diverges_is_said_whoever_notices_it(run, tmp_path):
     # Distributions of PyTorch refuse what is not finite, and may do so before the house looks.
-    program = with_fewer_digits(put_in("rsample", tmp_path / "project"))
+    program = put_in("rsample", tmp_path / "project")
     arguments = ("--nn", "v1", "--lr", 1e9, "--iter_max", 200)
     output = run(program, "here", *arguments, status=1)
     assert output.splitlines()[-1].startswith("run_vae.py: the training diverged: at step ")
@@ -234,7 +220,7 @@ def test_a_training_that_diverges_is_said_whoever_notices_it(run, tmp_path):
     ],
 )
 def test_a_mistake_in_a_file_leads_to_it(run, tmp_path, name, right, wrong, sentence):
-    program = with_fewer_digits(put_in("bare", tmp_path / "project"))
+    program = put_in("bare", tmp_path / "project")
     file = program.parent / PLACES[name]
     lines = file.read_text().splitlines()
     number = next(number for number, line in enumerate(lines) if right in line)
@@ -249,7 +235,7 @@ def test_a_mistake_in_a_file_leads_to_it(run, tmp_path, name, right, wrong, sent
 
 
 def test_a_bound_that_is_not_written_yet_is_said(run, tmp_path):
-    program = with_fewer_digits(put_in("bare", tmp_path / "project"))
+    program = put_in("bare", tmp_path / "project")
     method = "    def negative_iwae_bound(self, x, iw):\n        raise NotImplementedError\n"
     with open(program.parent / PLACES["vae.py"], "a") as file:
         file.write(f"\n{method}")

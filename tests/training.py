@@ -2,11 +2,13 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from subprocess import PIPE, Popen
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -77,6 +79,19 @@ def after_each_step(act: Callable[[int, Optimizer], object]) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def clock_of_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """A clock on which a training step takes a second, or as many as its `step` says."""
+    clock = SimpleNamespace(now=1000.0, step=1.0)
+
+    def tick(*_):
+        clock.now += clock.step
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
+    with after_each_step(tick):
+        yield clock
 
 
 def interrupt(

@@ -1,12 +1,15 @@
 """What a run has earned survives what happens to it. Every fault here is a real one."""
 
+import multiprocessing
 import os
 import random
 import resource
 import shutil
+import signal
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import pytest
 from conftest import NETWORKS, wait_for
 from training import TINY, after_each_step, files_in, results_in, train_small
 
+from codebase import evaluate
 from codebase.models import nns
 from codebase.runs import checkpoint
 from codebase.runs.folder import model_path, run_folder, saved_steps, state_path
@@ -61,68 +65,90 @@ def test_a_signal_saves_and_says_how_to_go_on(run_vae, small, folder, stray, num
     assert stray == []
 
 
-def train_and_tell(folder: Path, iter_max: int, sender: Connection) -> None:
+def train_and_tell(folder: Path, iter_max: int, pipe: Connection) -> None:
     """Train small networks, saving after every step, and tell of each before it is saved."""
+    folder.mkdir(exist_ok=True)
     os.chdir(folder)
-    nns.__path__.append(str(NETWORKS))
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for number in (1, 2):
-        os.dup2(nowhere, number)
+    pipe.send(("start", os.getpid()))
 
     def tell(_, adam):
-        sender.send(int(next(iter(adam.state.values()))["step"]))
+        pipe.send(("step", int(next(iter(adam.state.values()))["step"])))
 
     with after_each_step(tell):
         settings = TINY._replace(iter_max=iter_max)
         train_small(settings, iter_save=10, resume=True, seconds_between_states=0)
 
 
+def train_on_demand(pipe: Connection) -> None:
+    """Fork a process for each run that is asked for, and tell of its end.
+
+    So everything is imported once for all of them.
+    """
+    nns.__path__.append(str(NETWORKS))
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in (1, 2):
+        os.dup2(nowhere, number)
+    evaluate.SUBSET_PASSES = 1  # which is not what this is about
+    context = multiprocessing.get_context("fork")
+    with suppress(EOFError):
+        while True:
+            process = context.Process(target=train_and_tell, args=(*pipe.recv(), pipe))
+            process.start()
+            process.join()
+            pipe.send(("end", process.exitcode))
+
+
+@pytest.fixture
+def trainer(forking):
+    """The other end of the pipe of a process that trains on demand."""
+    pipe, its_end = forking.Pipe()
+    process = forking.Process(target=train_on_demand, args=(its_end,))
+    process.start()
+    its_end.close()
+    yield pipe
+    pipe.close()
+    process.join()
+
+
 @pytest.mark.slow
-def test_a_hundred_kills_lose_nothing(forking, tmp_path):
+def test_a_hundred_kills_lose_nothing(trainer, tmp_path):
     chance = random.Random(0)
     seen: dict[Path, bytes] = {}
-    steps, during_saves = [0], 0
+    reached, during_saves = 0, 0
     killed, whole = (tmp_path / name / run_folder(TINY) for name in ("killed", "whole"))
 
-    def start(folder, iter_max):
-        folder.mkdir(parents=True, exist_ok=True)
-        receiver, sender = forking.Pipe(duplex=False)
-        arguments = (folder.parent.parent, iter_max, sender)
-        process = forking.Process(target=train_and_tell, args=arguments)
-        process.start()
-        sender.close()
-        return process, receiver
+    def told():
+        assert trainer.poll(300)
+        return trainer.recv()
 
     for _ in range(100):
-        process, receiver = start(killed, 1_000_000)
+        trainer.send((tmp_path / "killed", 1_000_000))
+        _, process = told()
         for _ in range(chance.randint(1, 4)):  # of a step that is done and is now saved
-            assert receiver.poll(300)
-            steps.append(receiver.recv())
+            _, reached = told()
         time.sleep(chance.uniform(0, 0.01))
-        process.kill()
-        process.join()
+        os.kill(process, signal.SIGKILL)
+        while (last := told())[0] == "step":
+            reached = last[1]
+        assert last == ("end", -signal.SIGKILL)
         during_saves += bool(temporary_files(tmp_path))
         for step in saved_steps(killed):
             path = model_path(killed, step)
             assert seen.setdefault(path, path.read_bytes()) == path.read_bytes()
         assert all(path.exists() for path in seen)
-        if steps[-1] > 1:
-            assert step_of(killed) >= steps[-1] - 1
-    assert steps[-1] > 100
+        if reached > 1:
+            assert step_of(killed) >= reached - 1
+    assert reached > 100
     assert len(seen) > 10
     assert during_saves > 0
 
     # The killed run, gone on with, ends in the bytes of one that nobody touched.
     goal = step_of(killed) + 10
-    for folder in (killed, whole):
-        process, receiver = start(folder, goal)
-        while receiver.poll(300):
-            try:
-                receiver.recv()
-            except EOFError:
-                break
-        process.join()
-        assert process.exitcode == 0
+    for folder in ("killed", "whole"):
+        trainer.send((tmp_path / folder, goal))
+        while (last := told())[0] != "end":
+            pass
+        assert last == ("end", 0)
     assert {path.name for path in seen} < results_in(killed).keys()
     assert results_in(killed) == results_in(whole)
     assert temporary_files(tmp_path) == []
