@@ -45,7 +45,7 @@ def mnist_dir() -> Path:
     return Path(os.environ["MNIST_DIR"]).resolve()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small() -> tuple[str, ...]:
     """Arguments for a run of a second, on the synthetic digits and with small networks."""
     return "--dataset", "synthetic", "--nn", "tiny", "--z", "3", "--iter_max", "30"
@@ -87,14 +87,14 @@ def copy_project(folder: Path) -> Path:
     shutil.copytree(NETWORKS, folder / "codebase/models/nns", dirs_exist_ok=True)
     with open(folder / "codebase/datasets/synthetic.py", "a") as file:
         file.write("\nTRAIN_COUNTS, TEST_COUNTS = [600] * 10, [100] * 10\n")
-    return shutil.copy(SCRIPT, folder)
+    return Path(shutil.copy(SCRIPT, folder))
 
 
 @pytest.fixture(scope="session")
 def forking() -> ForkServerContext:
     """Starts processes from one in which PyTorch is imported, so that they are there at once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", "pytest", "tqdm"])
+    context.set_forkserver_preload(["torch._dynamo", "pytest", "tqdm", "matplotlib.pyplot"])
     return context
 
 

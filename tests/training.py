@@ -15,6 +15,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from codebase import evaluate
 from codebase.data import Images
 from codebase.models import nns
 from codebase.models.vae import VAE
@@ -57,8 +58,9 @@ IMAGES = draw_images()
 
 
 def settle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train in an empty folder, where there are small networks."""
+    """Train in an empty folder, where there are small networks, and measure with few passes."""
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(evaluate, "SUBSET_PASSES", 2)
     monkeypatch.setattr(nns, "__path__", [*nns.__path__, NETWORKS])
 
 
