@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import torch
 
 from codebase.data import Images
 from codebase.datasets import loading
+from codebase.datasets.loading import load_synthetic
 from codebase.models import nns
 from codebase.system.signals import ENDING
 from run_vae import main
@@ -34,7 +36,7 @@ OFFLINE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
 
 @pytest.fixture(scope="session")
 def synthetic_images() -> Images:
-    return loading.load_synthetic()
+    return load_synthetic()
 
 
 @pytest.fixture(scope="session")
@@ -52,13 +54,14 @@ def small() -> tuple[str, ...]:
 
 
 @pytest.fixture
-def run_vae(tmp_path, monkeypatch, capsys, synthetic_images):
+def run_vae(request, tmp_path, monkeypatch, capsys):
     """Run the command line in this process, in an empty folder, without a network.
 
     The synthetic digits are drawn once for all tests.
     """
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loading, "load_synthetic", lambda: synthetic_images)
+    drawn_once = partial(request.getfixturevalue, "synthetic_images")
+    monkeypatch.setattr(loading, "load_synthetic", drawn_once)
     monkeypatch.setattr(nns, "__path__", [*nns.__path__, str(NETWORKS)])
     for name, nowhere in OFFLINE.items():
         monkeypatch.setenv(name, nowhere)
@@ -78,16 +81,21 @@ def script(tmp_path_factory) -> Path:
 
 
 def copy_project(folder: Path) -> Path:
-    """Copy the program, add small networks, and have it draw a tenth of the synthetic digits.
+    """Copy the program, add small networks, and have it draw fewer digits.
 
     Returns:
         the path of its run_vae.py.
     """
     shutil.copytree(ROOT / "codebase", folder / "codebase")
     shutil.copytree(NETWORKS, folder / "codebase/models/nns", dirs_exist_ok=True)
-    with open(folder / "codebase/datasets/synthetic.py", "a") as file:
-        file.write("\nTRAIN_COUNTS, TEST_COUNTS = [600] * 10, [100] * 10\n")
+    draw_fewer_digits(folder)
     return Path(shutil.copy(SCRIPT, folder))
+
+
+def draw_fewer_digits(project: Path) -> None:
+    """Have a copy of the project draw a tenth of the synthetic digits, which takes no time."""
+    with open(project / "codebase/datasets/synthetic.py", "a") as file:
+        file.write("\nTRAIN_COUNTS, TEST_COUNTS = [600] * 10, [100] * 10\n")
 
 
 @pytest.fixture(scope="session")
