@@ -78,6 +78,7 @@ def points(text):
     return [int(number) for number in re.match(r"(\d+) of (\d+) points", text).groups()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solution", sorted(path.name for path in STUDENTS.glob("*/")))
 def test_right_solutions_get_all_points(checked, solution):
     if not (STUDENTS / solution / "vae.py").exists():
@@ -92,12 +93,19 @@ def test_right_solutions_get_all_points(checked, solution):
         assert f"has no {name}, which this needs" in " ".join(texts[name].split())
 
 
+@pytest.mark.slow
 def test_our_solution_gets_all_points(capsys):
     assert check.main(["--tasks", *FURTHER]) == 0
     assert capsys.readouterr().out.count("all holds") == len(TASKS) - 1
 
 
-@pytest.mark.parametrize("mistake", WRONG)
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        pytest.param(mistake, marks=[pytest.mark.slow] if name == "visualize_samples" else [])
+        for mistake, (name, *_) in WRONG.items()
+    ],
+)
 def test_a_mistake_is_named(checked, mistake):
     name, old, new, words = WRONG[mistake]
     tasks, drawing = [name] if name in FURTHER else [], name == "visualize_samples"
