@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import pytest
 import torch
 
 from codebase.data import Images
-from codebase.datasets import loading
+from codebase.datasets import synthetic
 from codebase.datasets.loading import load_synthetic
 from codebase.models import nns
 from codebase.system.signals import ENDING
@@ -30,13 +29,24 @@ from run_vae import main
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "run_vae.py"
 NETWORKS = ROOT / "tests" / "networks"
+# How many synthetic digits the program draws here, a tenth of what it usually does.
+FEWER = {"TRAIN_COUNTS": [600] * 10, "TEST_COUNTS": [100] * 10}
 # Nobody listens on this port: every attempt to reach the network is refused at once.
 OFFLINE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
 
 
 @pytest.fixture(scope="session")
-def synthetic_images() -> Images:
+def all_synthetic_images() -> Images:
     return load_synthetic()
+
+
+@pytest.fixture(scope="session")
+def synthetic_images() -> Images:
+    """A tenth of the synthetic digits, as the program draws them here."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, counts in FEWER.items():
+            patch.setattr(synthetic, name, counts)
+        return load_synthetic()
 
 
 @pytest.fixture(scope="session")
@@ -54,14 +64,11 @@ def small() -> tuple[str, ...]:
 
 
 @pytest.fixture
-def run_vae(request, tmp_path, monkeypatch, capsys):
-    """Run the command line in this process, in an empty folder, without a network.
-
-    The synthetic digits are drawn once for all tests.
-    """
+def run_vae(tmp_path, monkeypatch, capsys):
+    """Run the command line in this process, in an empty folder, without a network."""
     monkeypatch.chdir(tmp_path)
-    drawn_once = partial(request.getfixturevalue, "synthetic_images")
-    monkeypatch.setattr(loading, "load_synthetic", drawn_once)
+    for name, counts in FEWER.items():
+        monkeypatch.setattr(synthetic, name, counts)
     monkeypatch.setattr(nns, "__path__", [*nns.__path__, str(NETWORKS)])
     for name, nowhere in OFFLINE.items():
         monkeypatch.setenv(name, nowhere)
@@ -93,9 +100,9 @@ def copy_project(folder: Path) -> Path:
 
 
 def draw_fewer_digits(project: Path) -> None:
-    """Have a copy of the project draw a tenth of the synthetic digits, which takes no time."""
+    """Have a copy of the project draw a tenth of the synthetic digits."""
     with open(project / "codebase/datasets/synthetic.py", "a") as file:
-        file.write("\nTRAIN_COUNTS, TEST_COUNTS = [600] * 10, [100] * 10\n")
+        file.writelines(f"\n{name} = {counts}\n" for name, counts in FEWER.items())
 
 
 @pytest.fixture(scope="session")

@@ -164,7 +164,7 @@ def test_processes_that_share_a_batch_are_one_and_draw_different_noise(run, prog
 def reference(synthetic_images, tmp_path_factory):
     """A model of ours, trained for a moment, the images, and what ours measures on them."""
     training = Training(Settings(), torch.device("cpu"))
-    for batch in synthetic_images.train[:10_000].split(100):
+    for batch in synthetic_images.train.split(100):
         training.take_step(batch)
     folder, x = tmp_path_factory.mktemp("reference"), subset_images(synthetic_images)
     torch.save(training.model.state_dict(), folder / "model.pt")
@@ -188,17 +188,19 @@ def errors(reference):
     return stdev(passes), {iw: stdev(each) for iw, each in iwae.items()}
 
 
-def test_bounds_and_samples_are_those_of_the_model(
-    run, program, solution, reference, errors, tmp_path
-):
-    here = shutil.copytree(reference, tmp_path / "here")
-    ours = torch.load(here / "measured.pt", weights_only=False)
+@pytest.fixture(scope="module")
+def theirs(run, program, reference, tmp_path_factory):
+    """What the solution measures of the same model."""
+    here = shutil.copytree(reference, tmp_path_factory.mktemp("theirs") / "here")
     (here / "measured.pt").unlink()
     measure = program.with_name("measure.py")
     shutil.copy(SOLUTIONS / measure.name, measure)
     run(measure, here)
-    theirs = torch.load(here / "measured.pt", weights_only=False)
+    return torch.load(here / "measured.pt", weights_only=False)
 
+
+def test_bounds_are_those_of_the_model(solution, theirs, reference, errors):
+    ours = torch.load(reference / "measured.pt", weights_only=False)
     of_pass, of_iwae = errors
     (nelbo, kl, rec), expected = theirs["bounds"], ours["bounds"]
     assert kl == pytest.approx(expected[1], rel=1e-4)
@@ -212,6 +214,8 @@ def test_bounds_and_samples_are_those_of_the_model(
         assert value == pytest.approx(ours["iwae"][iw], abs=5 * of_iwae[iw] * math.sqrt(2))
     assert ("iwae" in theirs) == (solution != "bare")
 
+
+def test_samples_are_draws_from_the_model(theirs):
     z, x, probabilities = theirs["sampled"]
     for latents in (z, *theirs["sampled at"]):
         assert latents.shape == (200, 10)

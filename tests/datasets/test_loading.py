@@ -198,14 +198,14 @@ def test_other_files_of_the_right_name_are_refused(tmp_path, raw, damage, no_dow
 
 
 @pytest.mark.slow
-def test_auto_falls_back_with_a_warning(tmp_path, synthetic_images, downloading, capsys):
+def test_auto_falls_back_with_a_warning(tmp_path, all_synthetic_images, downloading, capsys):
     def download(folder):
         raise OSError("no route")
 
     downloading(download)
     images = load("auto", tmp_path)
     assert images.name == "synthetic"
-    assert all(map(torch.equal, images[1:], synthetic_images[1:]))
+    assert all(map(torch.equal, images[1:], all_synthetic_images[1:]))
     with pytest.raises(DownloadError) as caught:
         load("mnist", tmp_path)
     assert capsys.readouterr() == (
@@ -217,23 +217,23 @@ def test_auto_falls_back_with_a_warning(tmp_path, synthetic_images, downloading,
 
 @pytest.mark.slow
 def test_synthetic_digits_are_always_the_same_and_need_no_folder(
-    tmp_path, synthetic_images, capsys
+    tmp_path, all_synthetic_images, capsys
 ):
     state = torch.get_rng_state()
     images = load("synthetic", tmp_path / "folder")
     assert torch.equal(torch.get_rng_state(), state)
     assert images.name == "synthetic"
-    assert all(map(torch.equal, images[1:], synthetic_images[1:]))
+    assert all(map(torch.equal, images[1:], all_synthetic_images[1:]))
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr() == ("", "")
 
 
-def test_synthetic_digits_have_mnists_shape(synthetic_images):
-    name, train, train_labels, test, test_labels = synthetic_images
+def test_synthetic_digits_have_mnists_shape(all_synthetic_images):
+    name, train, train_labels, test, test_labels = all_synthetic_images
     assert name == "synthetic"
     assert train.shape == (60000, 784)
     assert test.shape == (10000, 784)
-    assert {x.dtype for x in synthetic_images[1:]} == {torch.uint8}
+    assert {x.dtype for x in all_synthetic_images[1:]} == {torch.uint8}
     assert train_labels.bincount().tolist() == [6000] * 10
     assert test_labels.bincount().tolist() == TEST_COUNTS
     assert not torch.equal(train[train_labels == 0][:100], test[test_labels == 0][:100])
