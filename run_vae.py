@@ -123,11 +123,11 @@ def report(args: Namespace, settings: Settings, images: "Images", model: "VAE") 
         bounds = evaluate.measure(model, images)
         with told(failures):
             write_bounds(folder, step, bounds)
-    subset = "the assignment's 100" if images.name == "mnist" else "100"
-    labels = {evaluate.TEST: subset, evaluate.ALL_TEST: f"all {len(images.test)}"}
+    subset = "the assignment's 100" if images.name == "mnist" else "100 test images"
+    labels = {evaluate.TEST: subset, evaluate.ALL_TEST: f"all {len(images.test)} test images"}
     for name, b in bounds.items():
-        of = f"({images.name}, {labels[name]} test images)"
-        print(f"NELBO: {b.nelbo:.4f}. KL: {b.kl:.4f}. REC: {b.rec:.4f}        {of}")
+        of = f"({images.name}, {labels[name]})"
+        print(f"NELBO: {b.nelbo:.4f}. KL: {b.kl:.4f}. REC: {b.rec:.4f}  {of}")
     x, iwae = evaluate.subset_images(images), dict[int, float]()
     with told(failures):
         for iw in (1, 10, 100, 1000) if args.train != 1 else ():

@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from codebase.data import Images
+from codebase.datasets import synthetic
 from codebase.datasets.loading import load_synthetic
 from codebase.models import nns
 from codebase.system.signals import ENDING
@@ -28,13 +29,24 @@ from run_vae import main
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "run_vae.py"
 NETWORKS = ROOT / "tests" / "networks"
+# How many synthetic digits the program draws here, a tenth of what it usually does.
+FEWER = {"TRAIN_COUNTS": [600] * 10, "TEST_COUNTS": [100] * 10}
 # Nobody listens on this port: every attempt to reach the network is refused at once.
 OFFLINE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
 
 
 @pytest.fixture(scope="session")
-def synthetic_images() -> Images:
+def all_synthetic_images() -> Images:
     return load_synthetic()
+
+
+@pytest.fixture(scope="session")
+def synthetic_images() -> Images:
+    """A tenth of the synthetic digits, as the program draws them here."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, counts in FEWER.items():
+            patch.setattr(synthetic, name, counts)
+        return load_synthetic()
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +57,7 @@ def mnist_dir() -> Path:
     return Path(os.environ["MNIST_DIR"]).resolve()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small() -> tuple[str, ...]:
     """Arguments for a run of a second, on the synthetic digits and with small networks."""
     return "--dataset", "synthetic", "--nn", "tiny", "--z", "3", "--iter_max", "30"
@@ -55,6 +67,8 @@ def small() -> tuple[str, ...]:
 def run_vae(tmp_path, monkeypatch, capsys):
     """Run the command line in this process, in an empty folder, without a network."""
     monkeypatch.chdir(tmp_path)
+    for name, counts in FEWER.items():
+        monkeypatch.setattr(synthetic, name, counts)
     monkeypatch.setattr(nns, "__path__", [*nns.__path__, str(NETWORKS)])
     for name, nowhere in OFFLINE.items():
         monkeypatch.setenv(name, nowhere)
@@ -69,19 +83,33 @@ def run_vae(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture(scope="session")
 def script(tmp_path_factory) -> Path:
-    """The command line of a copy of the project to which small networks were added."""
-    copy = tmp_path_factory.mktemp("project")
-    shutil.copy(SCRIPT, copy)
-    shutil.copytree(ROOT / "codebase", copy / "codebase")
-    shutil.copytree(NETWORKS, copy / "codebase" / "models" / "nns", dirs_exist_ok=True)
-    return copy / SCRIPT.name
+    """The command line of a copy of the project with small networks and fewer digits."""
+    return copy_project(tmp_path_factory.mktemp("project"))
+
+
+def copy_project(folder: Path) -> Path:
+    """Copy the program, add small networks, and have it draw fewer digits.
+
+    Returns:
+        the path of its run_vae.py.
+    """
+    shutil.copytree(ROOT / "codebase", folder / "codebase")
+    shutil.copytree(NETWORKS, folder / "codebase/models/nns", dirs_exist_ok=True)
+    draw_fewer_digits(folder)
+    return Path(shutil.copy(SCRIPT, folder))
+
+
+def draw_fewer_digits(project: Path) -> None:
+    """Have a copy of the project draw a tenth of the synthetic digits."""
+    with open(project / "codebase/datasets/synthetic.py", "a") as file:
+        file.writelines(f"\n{name} = {counts}\n" for name, counts in FEWER.items())
 
 
 @pytest.fixture(scope="session")
 def forking() -> ForkServerContext:
     """Starts processes from one in which PyTorch is imported, so that they are there at once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", "pytest", "tqdm"])
+    context.set_forkserver_preload(["torch._dynamo", "pytest", "tqdm", "matplotlib.pyplot"])
     return context
 
 

@@ -52,7 +52,10 @@ def test_checkpoints_are_as_far_apart_from_python_as_on_the_command_line():
         (["--batch_size", "0"], "--batch_size: must be"),
         (["--train", "yes"], "--train: must be a whole number from 0 to "),
         (["--dataset", "cifar"], "--dataset: must be auto or mnist or synthetic, not 'cifar'"),
-        (["--nn", "v0", "--dataset", "synthetic"], "--nn: must be tiny or v1 or watched, not 'v0'"),
+        (
+            ["--nn", "v0", "--dataset", "synthetic"],
+            "--nn: must be noting or tiny or v1 or watched, not 'v0'",
+        ),
         (["--device", "gpu"], "--device: this machine has no device 'gpu', only "),
         (["--device", "cuda:99"], "--device: this machine has no device 'cuda:99'"),
         (["--lr", "0"], "--lr: must be a number from 1e-09 to 1000000000, not '0'"),
@@ -83,7 +86,7 @@ def test_a_wrong_argument_is_one_sentence(run_vae, tmp_path, arguments, part):
     assert list(tmp_path.iterdir()) == []
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     option=st.sampled_from(sorted(DEFAULTS)),
     value=st.one_of(st.text(max_size=30), st.integers().map(str), st.floats().map(str)),

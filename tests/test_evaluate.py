@@ -134,6 +134,7 @@ def assert_independent(noise, n):
     assert (noise.T @ noise / n - torch.eye(Z_DIM)).abs().max() < 5 * math.sqrt(2 / n)
 
 
+@pytest.mark.slow
 def test_bounds_are_those_of_a_loop_in_the_protocols_words(images):
     model = noisy_model()
     x = binarized_once(images.test[subset_rows(images.test_labels)])
@@ -156,6 +157,7 @@ def test_pixels_that_are_no_probabilities_are_refused(images):
             evaluate.bounds(noisy_model(), wrong, 1)
 
 
+@pytest.mark.slow
 def test_a_hundred_passes_on_the_assignments_images_and_one_on_all(images):
     model, networks = watched_model()
     measured = evaluate.measure(model, images)
@@ -229,6 +231,7 @@ def test_every_sample_of_every_image_gets_fresh_noise():
     assert_independent((torch.cat(networks.latents) - m) / v.sqrt(), 60 * 100)
 
 
+@pytest.mark.slow
 def test_bounds_repeat_and_leave_the_global_random_state():
     model, x = noisy_model(), torch.rand(50, 784).round()
     weights = [parameter.clone() for parameter in model.parameters()]

@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 
 import pytest
 import torch
-from conftest import NETWORKS, ROOT, SCRIPT
+from conftest import ROOT, copy_project
 from launching import run_script
 from torch.distributed import TCPStore
 
@@ -29,52 +29,38 @@ SOLUTIONS = ROOT / "tests" / "solutions"
 NAMES = sorted(path.parent.name for path in SOLUTIONS.glob("*/vae.py"))
 PLACES = {"utils.py": "codebase/utils.py", "vae.py": "codebase/models/vae.py"}
 LACKING = "run_vae.py: codebase.models.vae has no negative_iwae_bound, which this needs\n"
+USUAL = ("--nn", "v1", "--iter_save", 10)
 BOUNDS = re.compile(r"NELBO: (\S+)\. KL: (\S+)\. REC: (\S+) ")
 
 
 def put_in(solution: str, folder: str | Path) -> Path:
     """Copy the project into a new folder, with a solution's two files in the place of ours.
 
-    The networks "tiny" and "noting" are added, which the tests use.
-
     Returns:
         the path of its run_vae.py.
     """
-    folder = Path(folder)
-    caches = shutil.ignore_patterns("__pycache__", ".*")
-    shutil.copytree(ROOT / "codebase", folder / "codebase", ignore=caches)
-    shutil.copy(SCRIPT, folder)
+    program = copy_project(Path(folder))
     for name, place in PLACES.items():
-        shutil.copy(SOLUTIONS / solution / name, folder / place)
-    for networks in (NETWORKS / "tiny.py", SOLUTIONS / "noting.py"):
-        shutil.copy(networks, folder / "codebase/models/nns")
-    return folder / SCRIPT.name
+        shutil.copy(SOLUTIONS / solution / name, program.parent / place)
+    return program
 
 
-def with_fewer_digits(script: Path) -> Path:
-    """Have a copy of the project draw a tenth of the synthetic digits, which takes no time."""
-    with open(script.parent / "codebase/datasets/synthetic.py", "a") as file:
-        file.write("\nTRAIN_COUNTS, TEST_COUNTS = [600] * 10, [100] * 10\n")
-    return script
-
-
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=NAMES, scope="module")
 def solution(request) -> str:
     return request.param
 
 
-@pytest.fixture
-def program(solution, tmp_path) -> Path:
-    """The command line of a copy of the project with the solution's files and fewer digits."""
-    return with_fewer_digits(put_in(solution, tmp_path / "project"))
+@pytest.fixture(scope="module")
+def program(solution, tmp_path_factory) -> Path:
+    """The command line of a copy of the project with the solution's files."""
+    return put_in(solution, tmp_path_factory.mktemp(solution) / "project")
 
 
-@pytest.fixture
-def run(forking, small, tmp_path):
+@pytest.fixture(scope="module")
+def run(forking, small):
     """Run a program to its end in a folder, in one process or several; give what they wrote."""
 
     def run(script, folder, *arguments, processes=1, status=0):
-        folder = tmp_path / folder
         folder.mkdir(exist_ok=True)
         store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
         arguments = [str(argument) for argument in (*small, *arguments)]
@@ -92,36 +78,43 @@ def run(forking, small, tmp_path):
     return run
 
 
+@pytest.fixture(scope="module")
+def trained(run, program) -> tuple[Path, str]:
+    """The folder in which the program was started to train usual networks, and what it wrote."""
+    here = program.parent.with_name("trained")
+    return here, run(program, here, *USUAL, "--iter_max", 20)
+
+
 def bounds_in(folder: Path) -> dict[tuple[str, str], list[str]]:
     """The bounds in the metrics.csv of a run, by their step and images."""
     with open(folder / "metrics.csv", newline="") as file:
         return {(row[0], row[1]): row[2:5] for row in csv.reader(file)}
 
 
-def test_a_run_that_goes_on_is_one_of_several(run, program, tmp_path):
-    steps = ("--iter_max", 20, "--iter_save", 10)
-    table = run(program, "several", *steps, "--runs", 2, "--jobs", 2)
-    run(program, "single", "--iter_max", 10)
-    assert "Resuming at step 10\n" in run(program, "single", *steps, "--resume", 1)
-    several, single = (tmp_path / name / "checkpoints" for name in ("several", "single"))
-    names = [f"model=vae_nn=tiny_z=03_dataset=synthetic_run=000{number}" for number in (0, 1)]
+def folder_in(here: Path, number: int = 0) -> Path:
+    """The folder of the run of that number, which was started here."""
+    (folder,) = here.glob(f"checkpoints/model=*_run={number:04d}")
+    return folder
+
+
+def test_a_run_goes_on_as_if_it_had_never_stopped(run, program, trained, tmp_path):
+    run(program, tmp_path, *USUAL, "--iter_max", 10)
+    assert "Resuming at step 10\n" in run(
+        program, tmp_path, *USUAL, "--iter_max", 20, "--resume", 1
+    )
+    whole, stopped = (folder_in(here) for here in (trained[0], tmp_path))
     for name in ("model-00010.pt", "model-00020.pt"):
-        assert (several / names[0] / name).read_bytes() == (single / names[0] / name).read_bytes()
-    measured = [bounds_in(folder) for folder in (single / names[0], several / names[1])]
-    assert bounds_in(several / names[0]) == measured[0] != measured[1]
-    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line[:1] == "|"]
-    for number, bounds in enumerate(measured):
-        expected = [*bounds["20", "test"], bounds["20", "all test"][0]]
-        assert all(math.isfinite(float(x)) for x in expected)
-        assert rows[2 + number][:5] == [str(number), *(f"{float(x):.4f}" for x in expected)]
+        assert (whole / name).read_bytes() == (stopped / name).read_bytes()
+    assert bounds_in(whole) == bounds_in(stopped)
 
 
-def test_a_model_is_loaded_measured_and_drawn(run, program, solution, tmp_path):
-    arguments = ("--nn", "v1", "--iter_max", 20)
-    trained = run(program, "here", *arguments, "--iter_save", 10)
-    loaded = run(program, "here", *arguments, "--train", 0, "--figures", 1, "--explorer", 1)
-    assert len(BOUNDS.findall(trained)) == 2
-    assert BOUNDS.findall(loaded) == BOUNDS.findall(trained)
+def test_a_model_is_loaded_measured_and_drawn(run, program, solution, trained):
+    here, output = trained
+    loaded = run(
+        program, here, *USUAL, "--iter_max", 20, "--train", 0, "--figures", 1, "--explorer", 1
+    )
+    assert len(BOUNDS.findall(output)) == 2
+    assert BOUNDS.findall(loaded) == BOUNDS.findall(output)
     bounds = [float(x) for x in re.findall(r"Negative IWAE-\d+: (\S+)\n", loaded)]
     if solution == "bare":
         assert bounds == []
@@ -132,21 +125,37 @@ def test_a_model_is_loaded_measured_and_drawn(run, program, solution, tmp_path):
         assert "run_vae.py: " not in loaded
     pictures = {"learning_curve", "reconstructions", "progress", "latent_space", "interpolation"}
     pictures |= {"visualizing_result"}
-    folder = next((tmp_path / "here" / "checkpoints").glob("model=*"))
+    folder = folder_in(here)
     assert {path.stem for path in folder.glob("*.png")} == pictures
     assert "<html" in (folder / "explorer.html").read_text()
 
 
+def test_several_runs_are_those_of_one_each(run, tmp_path):
+    program = put_in("rsample", tmp_path / "project")
+    several, single = tmp_path / "several", tmp_path / "single"
+    table = run(program, several, "--iter_max", 20, "--runs", 2, "--jobs", 2)
+    run(program, single, "--iter_max", 20)
+    models = [folder_in(here) / "model-00020.pt" for here in (several, single)]
+    assert models[0].read_bytes() == models[1].read_bytes()
+    measured = [bounds_in(folder_in(several, number)) for number in (0, 1)]
+    assert bounds_in(folder_in(single)) == measured[0] != measured[1]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line[:1] == "|"]
+    for number, bounds in enumerate(measured):
+        expected = [*bounds["20", "test"], bounds["20", "all test"][0]]
+        assert all(math.isfinite(float(x)) for x in expected)
+        assert rows[2 + number][:5] == [str(number), *(f"{float(x):.4f}" for x in expected)]
+
+
 def test_processes_that_share_a_batch_are_one_and_draw_different_noise(run, program, tmp_path):
     arguments = ("--nn", "noting", "--batch_size", 200, "--iter_max", 10)
-    run(program, "two", *arguments, processes=2)
-    steps = [torch.load(tmp_path / "two" / f"noted-{rank}.pt") for rank in (0, 1)]
+    run(program, tmp_path, *arguments, processes=2)
+    steps = [torch.load(tmp_path / f"noted-{rank}.pt") for rank in (0, 1)]
     noise = [latents for process in steps for latents, _ in process]
     assert [latents.shape for latents in noise] == [(100, 3)] * 20
     assert len({tuple(row) for latents in noise for row in latents.tolist()}) == 20 * 100
     for (_, first), (_, second) in zip(*steps, strict=True):
         assert all(map(torch.equal, first, second))
-    model = torch.load(next((tmp_path / "two").glob("checkpoints/*/model-00010.pt")))
+    model = torch.load(next(tmp_path.glob("checkpoints/*/model-00010.pt")))
     assert all(parameter.isfinite().all() for parameter in model.values())
     assert not torch.equal(model["dec.net.weight"], steps[0][0][1][0])
 
@@ -155,7 +164,7 @@ def test_processes_that_share_a_batch_are_one_and_draw_different_noise(run, prog
 def reference(synthetic_images, tmp_path_factory):
     """A model of ours, trained for a moment, the images, and what ours measures on them."""
     training = Training(Settings(), torch.device("cpu"))
-    for batch in synthetic_images.train[:10_000].split(100):
+    for batch in synthetic_images.train.split(100):
         training.take_step(batch)
     folder, x = tmp_path_factory.mktemp("reference"), subset_images(synthetic_images)
     torch.save(training.model.state_dict(), folder / "model.pt")
@@ -179,17 +188,19 @@ def errors(reference):
     return stdev(passes), {iw: stdev(each) for iw, each in iwae.items()}
 
 
-def test_bounds_and_samples_are_those_of_the_model(
-    run, program, solution, reference, errors, tmp_path
-):
-    here = shutil.copytree(reference, tmp_path / "here")
-    ours = torch.load(here / "measured.pt", weights_only=False)
+@pytest.fixture(scope="module")
+def theirs(run, program, reference, tmp_path_factory):
+    """What the solution measures of the same model."""
+    here = shutil.copytree(reference, tmp_path_factory.mktemp("theirs") / "here")
     (here / "measured.pt").unlink()
     measure = program.with_name("measure.py")
     shutil.copy(SOLUTIONS / measure.name, measure)
-    run(measure, "here")
-    theirs = torch.load(here / "measured.pt", weights_only=False)
+    run(measure, here)
+    return torch.load(here / "measured.pt", weights_only=False)
 
+
+def test_bounds_are_those_of_the_model(solution, theirs, reference, errors):
+    ours = torch.load(reference / "measured.pt", weights_only=False)
     of_pass, of_iwae = errors
     (nelbo, kl, rec), expected = theirs["bounds"], ours["bounds"]
     assert kl == pytest.approx(expected[1], rel=1e-4)
@@ -203,6 +214,8 @@ def test_bounds_and_samples_are_those_of_the_model(
         assert value == pytest.approx(ours["iwae"][iw], abs=5 * of_iwae[iw] * math.sqrt(2))
     assert ("iwae" in theirs) == (solution != "bare")
 
+
+def test_samples_are_draws_from_the_model(theirs):
     z, x, probabilities = theirs["sampled"]
     for latents in (z, *theirs["sampled at"]):
         assert latents.shape == (200, 10)
@@ -217,9 +230,9 @@ def test_bounds_and_samples_are_those_of_the_model(
 
 def test_a_training_that_diverges_is_said_whoever_notices_it(run, tmp_path):
     # Distributions of PyTorch refuse what is not finite, and may do so before the house looks.
-    program = with_fewer_digits(put_in("rsample", tmp_path / "project"))
+    program = put_in("rsample", tmp_path / "project")
     arguments = ("--nn", "v1", "--lr", 1e9, "--iter_max", 200)
-    output = run(program, "here", *arguments, status=1)
+    output = run(program, tmp_path / "here", *arguments, status=1)
     assert output.splitlines()[-1].startswith("run_vae.py: the training diverged: at step ")
     assert "Traceback" not in output
 
@@ -234,13 +247,13 @@ def test_a_training_that_diverges_is_said_whoever_notices_it(run, tmp_path):
     ],
 )
 def test_a_mistake_in_a_file_leads_to_it(run, tmp_path, name, right, wrong, sentence):
-    program = with_fewer_digits(put_in("bare", tmp_path / "project"))
+    program = put_in("bare", tmp_path / "project")
     file = program.parent / PLACES[name]
     lines = file.read_text().splitlines()
     number = next(number for number, line in enumerate(lines) if right in line)
     lines[number] = lines[number].replace(right, wrong)
     file.write_text("\n".join(lines))
-    output = run(program, "here", status=1)
+    output = run(program, tmp_path / "here", status=1)
     assert "Traceback" in output
     assert "pip" not in output
     last = output.splitlines()[-1]
@@ -249,12 +262,12 @@ def test_a_mistake_in_a_file_leads_to_it(run, tmp_path, name, right, wrong, sent
 
 
 def test_a_bound_that_is_not_written_yet_is_said(run, tmp_path):
-    program = with_fewer_digits(put_in("bare", tmp_path / "project"))
+    program = put_in("bare", tmp_path / "project")
     method = "    def negative_iwae_bound(self, x, iw):\n        raise NotImplementedError\n"
     with open(program.parent / PLACES["vae.py"], "a") as file:
         file.write(f"\n{method}")
-    run(program, "here", "--iter_max", 1)
-    output = run(program, "here", "--iter_max", 1, "--train", 0)
+    run(program, tmp_path / "here", "--iter_max", 1)
+    output = run(program, tmp_path / "here", "--iter_max", 1, "--train", 0)
     sentence = "run_vae.py: negative_iwae_bound of codebase.models.vae is not written yet\n"
     assert output.count("run_vae.py: ") == output.count(sentence) == 1
     assert "Visualization saved" in output

@@ -1,7 +1,6 @@
-"""A training run: its step, its randomness, the order of its images, and the loop."""
+"""A training run: its step, its randomness, and the loop."""
 
 import random
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from training import (
     train_small,
 )
 
-from codebase import data, evaluate, utils
+from codebase import evaluate, utils
 from codebase.datasets.loading import load
 from codebase.models.vae import VAE
 from codebase.runs import checkpoint
@@ -263,43 +262,6 @@ def test_training_leaves_the_sources_of_others():
     train_small()
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before[1:]
-
-
-# The order of the images.
-
-
-def some_batches(number, n=1000, run=0, step=0, size=100):
-    return list(islice(data.batch_rows(n, size, run, CPU, step), number))
-
-
-def test_an_epoch_has_every_image_once_and_a_new_order_each_time():
-    batches = some_batches(30)
-    assert all(len(rows) == 100 for rows in batches)
-    orders = [torch.cat(batches[i : i + 10]).tolist() for i in (0, 10, 20)]
-    assert all(sorted(order) == list(range(1000)) for order in orders)
-    assert orders[0] != orders[1] != orders[2] != orders[0]
-
-
-def test_an_order_belongs_to_the_run_and_the_epoch():
-    first = torch.cat(some_batches(20, run=3))
-    torch.manual_seed(5)
-    again, other = (torch.cat(some_batches(20, run=run)) for run in (3, 4))
-    assert torch.equal(first, again)
-    assert not torch.equal(first[:1000], other[:1000])
-    assert not torch.equal(first[1000:], other[1000:])
-
-
-def test_the_order_goes_on_at_any_step():
-    whole = some_batches(25)
-    for step in (1, 9, 10, 11, 20):
-        rest = some_batches(25 - step, step=step)
-        assert torch.equal(torch.cat(rest), torch.cat(whole[step:]))
-
-
-def test_an_incomplete_batch_is_left_out():
-    batches = some_batches(8, n=77, size=19)
-    assert [len(rows) for rows in batches] == [19] * 8
-    assert all(len(torch.cat(batches[i : i + 4]).unique()) == 76 for i in (0, 4))
 
 
 # The loop.

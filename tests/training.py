@@ -2,17 +2,20 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from subprocess import PIPE, Popen
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from codebase import evaluate
 from codebase.data import Images
 from codebase.models import nns
 from codebase.models.vae import VAE
@@ -55,8 +58,9 @@ IMAGES = draw_images()
 
 
 def settle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train in an empty folder, where there are small networks."""
+    """Train in an empty folder, where there are small networks, and measure with few passes."""
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(evaluate, "SUBSET_PASSES", 2)
     monkeypatch.setattr(nns, "__path__", [*nns.__path__, NETWORKS])
 
 
@@ -77,6 +81,19 @@ def after_each_step(act: Callable[[int, Optimizer], object]) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def clock_of_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """A clock on which a training step takes a second, or as many as its `step` says."""
+    clock = SimpleNamespace(now=1000.0, step=1.0)
+
+    def tick(*_):
+        clock.now += clock.step
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
+    with after_each_step(tick):
+        yield clock
 
 
 def interrupt(

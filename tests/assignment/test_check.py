@@ -39,7 +39,7 @@ def asked_here(monkeypatch, tmp_path):
         try:
             put_in(sent)
             return json.loads(json.dumps(student.ask(task.name, task.file, str(run)))), []
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return student.told(error), []
 
     monkeypatch.setattr(check, "ask", ask)
@@ -47,12 +47,16 @@ def asked_here(monkeypatch, tmp_path):
 
 @pytest.fixture
 def checked(capsys, tmp_path):
-    """Check a solution with replacements in it; give the status and the text of each task."""
+    """Check a solution with replacements in it; give the status and the text of each task.
 
-    def checked(replacements=(), solution="randn_like_v", tasks=(), run=()):
+    Task 4, of which pictures are drawn, is left out unless it is asked for.
+    """
+
+    def checked(replacements=(), solution="randn_like_v", tasks=(), run=(), drawing=False):
         folder = tmp_path / "sent"
         shutil.copytree(STUDENTS / solution, folder)
-        shutil.copy(ROOT / VISUALIZE, folder)
+        if drawing:
+            shutil.copy(ROOT / VISUALIZE, folder)
         for name, old, new in replacements:
             file = folder / FILES[name].split("/")[-1]
             text = file.read_text()
@@ -74,11 +78,12 @@ def points(text):
     return [int(number) for number in re.match(r"(\d+) of (\d+) points", text).groups()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solution", sorted(path.name for path in STUDENTS.glob("*/")))
 def test_right_solutions_get_all_points(checked, solution):
     if not (STUDENTS / solution / "vae.py").exists():
         pytest.skip("not a solution")
-    status, texts = checked(solution=solution, tasks=FURTHER)
+    status, texts = checked(solution=solution, tasks=FURTHER, drawing=True)
     lacking = {"log_normal", "negative_iwae_bound"} if solution == "bare" else set()
     assert {name for name, text in texts.items() if points(text)[0] == 0} == lacking
     assert all(len(set(points(text))) == 1 for name, text in texts.items() if name not in lacking)
@@ -88,15 +93,23 @@ def test_right_solutions_get_all_points(checked, solution):
         assert f"has no {name}, which this needs" in " ".join(texts[name].split())
 
 
+@pytest.mark.slow
 def test_our_solution_gets_all_points(capsys):
     assert check.main(["--tasks", *FURTHER]) == 0
     assert capsys.readouterr().out.count("all holds") == len(TASKS) - 1
 
 
-@pytest.mark.parametrize("mistake", WRONG)
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        pytest.param(mistake, marks=[pytest.mark.slow] if name == "visualize_samples" else [])
+        for mistake, (name, *_) in WRONG.items()
+    ],
+)
 def test_a_mistake_is_named(checked, mistake):
     name, old, new, words = WRONG[mistake]
-    status, texts = checked([(name, old, new)], tasks=[name] if name in FURTHER else [])
+    tasks, drawing = [name] if name in FURTHER else [], name == "visualize_samples"
+    status, texts = checked([(name, old, new)], tasks=tasks, drawing=drawing)
     text = " ".join(texts[name].split())
     assert status == 1
     assert points(text)[0] == 0
@@ -125,7 +138,7 @@ def test_two_mistakes_are_named_both(checked):
 
 def test_a_mistake_costs_points_once(checked):
     wrong = [WRONG["the variance as the deviation"][:3]]
-    status, texts = checked(wrong)
+    status, texts = checked(wrong, drawing=True)
     assert status == 1
     assert [points(text)[0] for text in texts.values()] == [0, 6, 3]
 
@@ -140,10 +153,25 @@ def test_what_is_not_written_is_said(checked):
         )
         for name, text in RIGHT.items()
     ]
-    _, texts = checked(empty, tasks=FURTHER)
+    _, texts = checked(empty, tasks=FURTHER, drawing=True)
     for name in ("sample_gaussian", "negative_elbo_bound", "kl_normal"):
         assert f"{name} of " in texts[name]
         assert "is not written yet: later" in " ".join(texts[name].split())
+
+
+@pytest.mark.parametrize(
+    ("code", "call"), [("exit()", "exit()"), ("exit(3)", "exit(3)"), ("exit('no')", "exit(no)")]
+)
+def test_exiting_is_told(checked, code, call):
+    _, texts = checked([("sample_gaussian", "return m", f"{code}; return m")])
+    assert f"it calls {call}" in texts["sample_gaussian"]
+
+
+def test_a_picture_that_is_not_written_is_told(checked):
+    _, texts = checked(
+        [("visualize_samples", RIGHT["visualize_samples"], "    return\n")], drawing=True
+    )
+    assert "no file is written to save_path" in texts["visualize_samples"]
 
 
 @pytest.mark.parametrize("place", ["codebase/models", "models", "."])
@@ -214,7 +242,7 @@ def test_a_run_that_has_not_ended_is_said(checked):
 def test_results_are_gradescopes(checked, tmp_path):
     """As https://gradescope-autograders.readthedocs.io/en/latest/specs/ has it."""
     file = tmp_path / "results.json"
-    status, texts = checked([WRONG["REC - KL"][:3]], run=["--results", str(file)])
+    status, texts = checked([WRONG["REC - KL"][:3]], run=["--results", str(file)], drawing=True)
     results = json.loads(file.read_text())
     assert status == 1
     assert set(results) == {"tests"}

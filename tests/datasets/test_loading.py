@@ -1,56 +1,23 @@
-"""Loading a data set: what is let in, what is downloaded, and what stands in for it."""
+"""Loading a data set: what is let in, and what stands in for it."""
 
-import errno
 import gzip
 import hashlib
-import http.client
-import os
-import socket
-import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from urllib.error import URLError
+from functools import partial
 
 import pytest
 import torch
+from few import FILES, are, have_download, idx, pass_for_mnist, write
 
 from codebase.data import DOWNLOADS
 from codebase.datasets.loading import load, load_downloaded
 from codebase.system.errors import DownloadError, UserError
 
-FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
 TEST_COUNTS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-
-
-def idx(values):
-    """A tensor of bytes as a file in MNIST's format."""
-    header = [0x800 + values.dim(), *values.shape]
-    content = b"".join(number.to_bytes(4, "big") for number in header)
-    return content + values.numpy().tobytes()
 
 
 @pytest.fixture
 def few(monkeypatch):
-    """A few random images that pass for MNIST, as tensors in the order of the files."""
-    tensors = []
-    for n in (5, 3):
-        tensors.append(torch.randint(256, (n, 28, 28), dtype=torch.uint8))
-        tensors.append(torch.randint(10, (n,), dtype=torch.uint8))
-    sums = [hashlib.md5(idx(values)).hexdigest() for values in tensors]
-    monkeypatch.setitem(DOWNLOADS, "mnist", ("MNIST", *sums))
-    return tensors
-
-
-def write(folder, tensors):
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, values in zip(FILES, tensors, strict=True):
-        (folder / name).write_bytes(idx(values))
+    return pass_for_mnist(monkeypatch)
 
 
 @pytest.fixture
@@ -63,34 +30,13 @@ def raw(few, tmp_path):
 
 @pytest.fixture
 def downloading(monkeypatch):
-    """Have torchvision's download do something else, given the folder that it downloads into."""
-
-    def instead(action):
-        import torchvision
-
-        def download(self):
-            os.makedirs(self.raw_folder)
-            action(Path(self.raw_folder))
-
-        monkeypatch.setattr(torchvision.datasets.MNIST, "download", download)
-
-    return instead
+    """Have a download do something else."""
+    return partial(have_download, monkeypatch)
 
 
 @pytest.fixture
 def no_downloading(downloading):
     downloading(lambda folder: pytest.fail("asked"))
-
-
-def are(images, tensors):
-    """Whether the images are these, in the order of the files."""
-    flat = [x.flatten(1) if x.dim() > 1 else x for x in tensors]
-    return all(map(torch.equal, images[1:], flat))
-
-
-def files_below(folder):
-    """The names of the files, without the lock, which is empty and stays."""
-    return sorted(p.name for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
 
 
 # What is there.
@@ -199,13 +145,7 @@ def test_another_data_set_does_not_take_the_files_of_mnist(tmp_path, few, downlo
     sums = [hashlib.md5(idx(values)).hexdigest() for values in fashion]
     monkeypatch.setitem(DOWNLOADS, "fashion", ("FashionMNIST", *sums))
     write(tmp_path, few)
-    import torchvision
-
-    def download(self):
-        os.makedirs(self.raw_folder)
-        write(Path(self.raw_folder), fashion)
-
-    monkeypatch.setattr(torchvision.datasets.FashionMNIST, "download", download)
+    downloading(lambda folder: write(folder, fashion), "FashionMNIST")
     assert are(load_downloaded("fashion", tmp_path), fashion)
     assert are(load("mnist", tmp_path), few)
 
@@ -214,18 +154,6 @@ def test_a_sound_file_counts_wherever_a_damaged_one_is(tmp_path, raw, few, no_do
     (raw / FILES[0]).write_bytes(b"damaged")
     (tmp_path / FILES[0]).write_bytes(idx(few[0]))
     assert are(load("mnist", tmp_path), few)
-
-
-def test_where_there_are_no_locks_it_is_downloaded_too(
-    tmp_path, few, downloading, monkeypatch, capsys
-):
-    def flock(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr("fcntl.flock", flock)
-    downloading(lambda folder: write(folder, few))
-    assert are(load("auto", tmp_path), few)
-    assert "on a file system without locks" in capsys.readouterr().err
 
 
 # What is not let in.
@@ -266,155 +194,18 @@ def test_other_files_of_the_right_name_are_refused(tmp_path, raw, damage, no_dow
         load("mnist", tmp_path)
 
 
-# What is downloaded.
-
-
-@pytest.mark.parametrize("missing", FILES)
-def test_where_a_file_is_missing_all_are_downloaded(tmp_path, raw, few, downloading, missing):
-    for name in FILES:
-        (raw / name).write_bytes(b"old")
-    (raw / missing).unlink()
-    downloading(lambda folder: write(folder, few))
-    assert are(load("mnist", tmp_path), few)
-
-
-@pytest.mark.parametrize("dataset", ["mnist", "auto"])
-def test_a_download_arrives_in_its_place(tmp_path, few, downloading, dataset):
-    downloading(lambda folder: write(folder, few))
-    images = load(dataset, tmp_path / "new" / "folder")
-    assert images.name == "mnist"
-    assert are(images, few)
-    assert files_below(tmp_path) == sorted(FILES)
-    assert files_below(tmp_path / "new" / "folder" / "MNIST" / "raw") == sorted(FILES)
-
-
-def test_what_was_downloaded_is_checked(tmp_path, few, downloading):
-    downloading(lambda folder: write(folder, [x + 1 for x in few]))
-    with pytest.raises(UserError, match="train-images-idx3-ubyte is damaged"):
-        load("auto", tmp_path)
-
-
-def test_of_several_that_find_no_mnist_one_downloads(tmp_path, few, downloading):
-    started, another = [], threading.Event()
-
-    def download(folder):
-        started.append(folder)
-        if len(started) > 1:
-            another.set()
-        another.wait(0.5)  # for a second one, which would start now were it not kept waiting
-        write(folder, few)
-
-    downloading(download)
-    before = socket.getdefaulttimeout()
-    try:
-        with ThreadPoolExecutor(3) as pool:
-            loaded = list(pool.map(load, 3 * ["mnist"], 3 * [tmp_path]))
-    finally:
-        socket.setdefaulttimeout(before)  # which threads share, as processes do not
-    assert len(started) == 1
-    assert all(are(images, few) for images in loaded)
-
-
-@pytest.mark.parametrize("usual", [None, 7.0])
-def test_a_download_keeps_standard_output_clean_and_does_not_wait_forever(
-    tmp_path, downloading, capsys, usual
-):
-    timeouts, folders = [], []
-
-    def download(folder):
-        timeouts.append(socket.getdefaulttimeout())
-        folders.append(folder)
-        print("100%")
-        raise OSError("no")
-
-    downloading(download)
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(usual)
-    try:
-        with pytest.raises(DownloadError):
-            load("mnist", tmp_path)
-        assert socket.getdefaulttimeout() == usual
-    finally:
-        socket.setdefaulttimeout(before)
-    assert 5 <= timeouts[0] <= 60
-    assert capsys.readouterr() == ("", "100%\n")
-    # A process that is killed meanwhile leaves nothing behind in the data folder.
-    assert tmp_path not in folders[0].parents
-
-
-# What cannot be downloaded.
-
-
-def test_a_failed_download_gives_the_reason_and_leaves_nothing(tmp_path, monkeypatch):
-    for name in ("http_proxy", "https_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
-    with pytest.raises(DownloadError) as caught:
-        load("mnist", tmp_path)
-    message = str(caught.value)
-    assert "Connection refused" in message
-    assert "\n" not in message
-    assert files_below(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    "error, reason",
-    [
-        (RuntimeError("Error downloading:\nTried a mirror, got:\nConnection reset\n"), None),
-        (URLError("Connection reset"), "urlopen error Connection reset"),
-        (OSError("Connection reset"), None),
-        (http.client.BadStatusLine("Connection reset"), None),
-        (ImportError("Connection reset"), None),
-        (http.client.HTTPException(), "HTTPException()"),
-    ],
-)
-def test_a_broken_off_download_gives_the_reason_and_leaves_nothing(
-    tmp_path, few, downloading, error, reason
-):
-    def break_off(folder):
-        write(folder, few)
-        raise error
-
-    downloading(break_off)
-    with pytest.raises(DownloadError) as caught:
-        load("mnist", tmp_path / "new" / "folder")
-    assert str(caught.value) == (
-        f"MNIST is not in {tmp_path}/new/folder/MNIST/raw and could not be downloaded "
-        f"({reason or 'Connection reset'}); put its four files there "
-        f"({', '.join(FILES)}, packed or not), or use --dataset synthetic"
-    )
-    assert caught.value.__cause__ is error
-    assert files_below(tmp_path) == []
-
-
-def test_without_torchvision_mnist_cannot_be_downloaded(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(DownloadError, match=r"could not be downloaded \(.*torchvision.*\)"):
-        load("mnist", tmp_path)
-
-
-def test_an_interrupted_download_leaves_nothing_and_is_not_hidden(tmp_path, few, downloading):
-    def interrupt(folder):
-        write(folder, few)
-        raise KeyboardInterrupt
-
-    downloading(interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        load("auto", tmp_path)
-    assert files_below(tmp_path) == []
-
-
 # What stands in.
 
 
 @pytest.mark.slow
-def test_auto_falls_back_with_a_warning(tmp_path, synthetic_images, downloading, capsys):
+def test_auto_falls_back_with_a_warning(tmp_path, all_synthetic_images, downloading, capsys):
     def download(folder):
         raise OSError("no route")
 
     downloading(download)
     images = load("auto", tmp_path)
     assert images.name == "synthetic"
-    assert all(map(torch.equal, images[1:], synthetic_images[1:]))
+    assert all(map(torch.equal, images[1:], all_synthetic_images[1:]))
     with pytest.raises(DownloadError) as caught:
         load("mnist", tmp_path)
     assert capsys.readouterr() == (
@@ -426,23 +217,23 @@ def test_auto_falls_back_with_a_warning(tmp_path, synthetic_images, downloading,
 
 @pytest.mark.slow
 def test_synthetic_digits_are_always_the_same_and_need_no_folder(
-    tmp_path, synthetic_images, capsys
+    tmp_path, all_synthetic_images, capsys
 ):
     state = torch.get_rng_state()
     images = load("synthetic", tmp_path / "folder")
     assert torch.equal(torch.get_rng_state(), state)
     assert images.name == "synthetic"
-    assert all(map(torch.equal, images[1:], synthetic_images[1:]))
+    assert all(map(torch.equal, images[1:], all_synthetic_images[1:]))
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr() == ("", "")
 
 
-def test_synthetic_digits_have_mnists_shape(synthetic_images):
-    name, train, train_labels, test, test_labels = synthetic_images
+def test_synthetic_digits_have_mnists_shape(all_synthetic_images):
+    name, train, train_labels, test, test_labels = all_synthetic_images
     assert name == "synthetic"
     assert train.shape == (60000, 784)
     assert test.shape == (10000, 784)
-    assert {x.dtype for x in synthetic_images[1:]} == {torch.uint8}
+    assert {x.dtype for x in all_synthetic_images[1:]} == {torch.uint8}
     assert train_labels.bincount().tolist() == [6000] * 10
     assert test_labels.bincount().tolist() == TEST_COUNTS
     assert not torch.equal(train[train_labels == 0][:100], test[test_labels == 0][:100])

@@ -28,9 +28,9 @@ def digits():
 
 
 @pytest.fixture(scope="module")
-def pixels(synthetic_images):
+def pixels(all_synthetic_images):
     """All 70,000 images, (70000, 28, 28) uint8."""
-    return torch.cat([synthetic_images.train, synthetic_images.test]).view(-1, 28, 28)
+    return torch.cat([all_synthetic_images.train, all_synthetic_images.test]).view(-1, 28, 28)
 
 
 def test_digits_come_in_the_counts_asked_for_and_in_random_order():
@@ -84,9 +84,9 @@ def test_the_edges_of_strokes_are_grey_and_the_strokes_are_not(pixels):
     assert pixels.flatten(1).amax(1).min() > 200
 
 
-def test_digits_can_be_told_apart(synthetic_images):
+def test_digits_can_be_told_apart(all_synthetic_images):
     """The nearest of ten mean images names more than in MNIST, where it names 82 %."""
-    _, train, train_labels, test, test_labels = synthetic_images
+    _, train, train_labels, test, test_labels = all_synthetic_images
     means = torch.stack([train[train_labels == digit].float().mean(0) for digit in range(10)])
     right = torch.cdist(test.float(), means).argmin(1) == test_labels
     assert 0.92 < right.float().mean() < 0.99  # if all were right, they would hardly vary

@@ -34,6 +34,7 @@ def plane(images):
     return m, latent_space(known_model(m), images)
 
 
+@pytest.mark.slow
 def test_the_plane_decodes_the_place_that_its_axes_say(plane):
     _, figure = plane
     left, _ = figure.axes

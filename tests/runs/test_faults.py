@@ -1,22 +1,18 @@
 """What a run has earned survives what happens to it. Every fault here is a real one."""
 
 import os
-import random
 import resource
 import shutil
 import subprocess
 import threading
-import time
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
-from conftest import NETWORKS, wait_for
-from training import TINY, after_each_step, files_in, results_in, train_small
+from conftest import wait_for
+from training import files_in, results_in
 
-from codebase.models import nns
 from codebase.runs import checkpoint
-from codebase.runs.folder import model_path, run_folder, saved_steps, state_path
+from codebase.runs.folder import saved_steps, state_path
 from codebase.system.signals import ENDING
 
 LONG = ("--iter_max", 1_000_000)
@@ -61,116 +57,69 @@ def test_a_signal_saves_and_says_how_to_go_on(run_vae, small, folder, stray, num
     assert stray == []
 
 
-def train_and_tell(folder: Path, iter_max: int, sender: Connection) -> None:
-    """Train small networks, saving after every step, and tell of each before it is saved."""
-    os.chdir(folder)
-    nns.__path__.append(str(NETWORKS))
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for number in (1, 2):
-        os.dup2(nowhere, number)
+@pytest.fixture
+def fill(folder):
+    """Put the folders of the runs on a file system of their own, and have it be full.
 
-    def tell(_, adam):
-        sender.send(int(next(iter(adam.state.values()))["step"]))
-
-    with after_each_step(tell):
-        settings = TINY._replace(iter_max=iter_max)
-        train_small(settings, iter_save=10, resume=True, seconds_between_states=0)
-
-
-@pytest.mark.slow
-def test_a_hundred_kills_lose_nothing(forking, tmp_path):
-    chance = random.Random(0)
-    seen: dict[Path, bytes] = {}
-    steps, during_saves = [0], 0
-    killed, whole = (tmp_path / name / run_folder(TINY) for name in ("killed", "whole"))
-
-    def start(folder, iter_max):
-        folder.mkdir(parents=True, exist_ok=True)
-        receiver, sender = forking.Pipe(duplex=False)
-        arguments = (folder.parent.parent, iter_max, sender)
-        process = forking.Process(target=train_and_tell, args=arguments)
-        process.start()
-        sender.close()
-        return process, receiver
-
-    for _ in range(100):
-        process, receiver = start(killed, 1_000_000)
-        for _ in range(chance.randint(1, 4)):  # of a step that is done and is now saved
-            assert receiver.poll(300)
-            steps.append(receiver.recv())
-        time.sleep(chance.uniform(0, 0.01))
-        process.kill()
-        process.join()
-        during_saves += bool(temporary_files(tmp_path))
-        for step in saved_steps(killed):
-            path = model_path(killed, step)
-            assert seen.setdefault(path, path.read_bytes()) == path.read_bytes()
-        assert all(path.exists() for path in seen)
-        if steps[-1] > 1:
-            assert step_of(killed) >= steps[-1] - 1
-    assert steps[-1] > 100
-    assert len(seen) > 10
-    assert during_saves > 0
-
-    # The killed run, gone on with, ends in the bytes of one that nobody touched.
-    goal = step_of(killed) + 10
-    for folder in (killed, whole):
-        process, receiver = start(folder, goal)
-        while receiver.poll(300):
-            try:
-                receiver.recv()
-            except EOFError:
-                break
-        process.join()
-        assert process.exitcode == 0
-    assert {path.name for path in seen} < results_in(killed).keys()
-    assert results_in(killed) == results_in(whole)
-    assert temporary_files(tmp_path) == []
-
-
-@pytest.mark.slow
-def test_a_full_disk_is_one_sentence_and_keeps_what_was_there(
-    run_vae, small, folder, tmp_path, monkeypatch
-):
-    """A model of 32 kB finds room beside the earlier run; a state of 110 kB does not."""
+    The model of 32 kB finds room there, and a state of 110 kB does not. Called with False, it has
+    room again. Where there is no file system to be had, the size of each file is limited instead.
+    """
     disk, limit = folder.parent, resource.getrlimit(resource.RLIMIT_FSIZE)
     disk.mkdir()
     mount = ["sh", "-c", f"mount -t tmpfs -o size=3m tmpfs '{disk}'"]
     mounted = subprocess.run(mount, capture_output=True).returncode == 0
     filler = disk / "other"
-    try:
-        assert run_vae(*small).returncode == 0
-        before = files_in(folder)
-        assert before.keys() >= {"model-00030.pt", "training-state.pt", "metrics.csv"}
-        for arguments, run in [(("--run", 1), 1), (("--resume", 1, "--iter_max", 60), 0)]:
-            if mounted:
-                filler.write_bytes(b"")
-                filler.write_bytes(bytes(shutil.disk_usage(disk).free - 60_000))
-            else:  # no file system to be had: limit the size of a file instead
-                resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limit[1]))
-            finished = run_vae(*small, *arguments)
-            assert finished.returncode == 1
-            path = f"checkpoints/{NAME.format(run)}/training-state.pt"
-            reason = "No space left on device" if mounted else "File too large"
-            assert finished.stderr.splitlines()[-1] == f"run_vae.py: {path}: {reason}"
-            assert temporary_files(disk) == []
-            kept = files_in(folder)
-            for name in before.keys() - {"metrics.csv", "settings.json"}:
-                assert kept[name] == before[name]
-            assert kept["metrics.csv"].startswith(before["metrics.csv"])
-        # Once there is room, the run goes on from where it was, and ends as it would have.
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-        filler.unlink(missing_ok=True)
-        resumed = run_vae(*small, "--resume", 1, "--iter_max", 60)
-        assert "Resuming at step 30\n" in resumed.stdout
-        (tmp_path / "elsewhere").mkdir()
-        monkeypatch.chdir(tmp_path / "elsewhere")
-        assert run_vae(*small, "--iter_max", 60, "--iter_save", 30).returncode == 0
-        assert results_in(Path("checkpoints", folder.name)) == results_in(folder)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+    def fill(full=True):
         if mounted:
-            subprocess.run(["umount", disk], check=True)
+            filler.write_bytes(b"")
+            filler.write_bytes(bytes(full * (shutil.disk_usage(disk).free - 60_000)))
+        else:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (60_000 if full else limit[0], limit[1]))
+        return "No space left on device" if mounted else "File too large"
+
+    yield fill
+    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    if mounted:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "run"), [(("--run", 1), 1), (("--resume", 1, "--iter_max", 60), 0)]
+)
+def test_a_full_disk_is_one_sentence_and_keeps_what_was_there(
+    run_vae, small, folder, fill, arguments, run
+):
+    assert run_vae(*small).returncode == 0
+    before = files_in(folder)
+    assert before.keys() >= {"model-00030.pt", "training-state.pt", "metrics.csv"}
+    reason = fill()
+    finished = run_vae(*small, *arguments)
+    assert finished.returncode == 1
+    path = f"checkpoints/{NAME.format(run)}/training-state.pt"
+    assert finished.stderr.splitlines()[-1] == f"run_vae.py: {path}: {reason}"
+    assert temporary_files(folder.parent) == []
+    kept = files_in(folder)
+    for name in before.keys() - {"metrics.csv", "settings.json"}:
+        assert kept[name] == before[name]
+    assert kept["metrics.csv"].startswith(before["metrics.csv"])
+
+
+@pytest.mark.slow
+def test_once_there_is_room_the_run_ends_as_it_would_have(
+    run_vae, small, folder, fill, tmp_path, monkeypatch
+):
+    assert run_vae(*small).returncode == 0
+    fill()
+    longer = (*small, "--iter_max", 60)
+    assert run_vae(*longer, "--resume", 1).returncode == 1
+    fill(False)
+    assert "Resuming at step 30\n" in run_vae(*longer, "--resume", 1).stdout
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert run_vae(*longer, "--iter_save", 30).returncode == 0
+    assert results_in(Path("checkpoints", folder.name)) == results_in(folder)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

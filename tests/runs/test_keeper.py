@@ -1,13 +1,7 @@
-"""What a run leaves in its folder and on the screen, when it does, and what a signal does to it."""
+"""What a run leaves in its folder and on the screen, and when it does."""
 
 import re
-import shutil
-import signal
-import sys
-import time
-from collections import Counter
-from itertools import count, islice
-from types import SimpleNamespace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -21,9 +15,9 @@ from training import (
     after_each_step,
     bounds_in,
     change_loss,
+    clock_of_steps,
     interrupt,
     load_small,
-    results_in,
     same_parameters,
     settle,
     train_small,
@@ -32,13 +26,11 @@ from training import (
 from codebase import evaluate
 from codebase.data import batch_rows
 from codebase.models.vae import VAE
-from codebase.runs import checkpoint, keeper
+from codebase.runs import checkpoint
 from codebase.runs.folder import saved_steps
-from codebase.runs.metrics import bounds_after, read_metrics
+from codebase.runs.metrics import read_metrics
 from codebase.system import progress
-from codebase.system.errors import Interrupted
-from codebase.system.signals import ENDING
-from codebase.train import Training, train
+from codebase.train import Training
 
 
 @pytest.fixture(autouse=True)
@@ -48,14 +40,7 @@ def place(tmp_path, monkeypatch, stray):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock on which a training step takes a second."""
-    clock = SimpleNamespace(now=1000.0, step=1.0)
-
-    def tick(*_):
-        clock.now += clock.step
-
-    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
-    with after_each_step(tick):
+    with clock_of_steps(monkeypatch) as clock:
         yield clock
 
 
@@ -193,23 +178,6 @@ def test_the_end_of_a_run_is_measured_once(measured, iter_max):
     assert measured[: len(measured) // 2] == measured[len(measured) // 2 :]
 
 
-@pytest.mark.slow
-def test_what_is_printed_at_the_end_is_the_last_rows(run_vae, small, measured, tmp_path):
-    finished = run_vae(*small)
-    assert finished.returncode == 0, finished.stderr
-    once = len(measured)
-    (folder,) = (tmp_path / "checkpoints").glob("model=*")
-    rows = bounds_after(folder, 30)
-    printed = [line for line in finished.stdout.splitlines() if line.startswith("NELBO")]
-    for line, (nelbo, kl, rec) in zip(printed, (r.bounds for r in rows.values()), strict=True):
-        assert line.startswith(f"NELBO: {nelbo:.4f}. KL: {kl:.4f}. REC: {rec:.4f} ")
-    assert run_vae(*small, "--resume", 1).stdout.splitlines()[-3:-1] == printed
-    assert len(measured) == once
-    loaded = run_vae(*small, "--train", 0).stdout
-    assert all(f"{line}\n" in loaded for line in printed)
-    assert len(measured) > once
-
-
 # The clock.
 
 
@@ -276,106 +244,3 @@ def test_in_a_file_there_is_a_line_each_half_minute_and_at_each_checkpoint(clock
     lines = capsys.readouterr().err.splitlines()
     steps = [int(re.match(r"run 0: .*\| (\d+)/30 \[.*loss=\S+\]$", line)[1]) for line in lines]
     assert steps == [6, 10, 16, 20, 26, 30]
-
-
-# Signals.
-
-
-def test_a_signal_saves_all_and_says_how_to_go_on():
-    stop = interrupt(after=12, iter_save=5)
-    advice = "the same command with --resume 1 goes on from there"
-    assert str(stop) == f"interrupted at step 12; {advice}"
-    assert stop.status == 128 + signal.SIGTERM
-    assert saved_steps(FOLDER) == [5, 10]
-    assert state_step() == 12
-
-
-def test_signals_are_collected_and_the_usual_handlers_are_back(stray):
-    usual = [signal.getsignal(number) for number in ENDING]
-
-    def send(*_):
-        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.raise_signal(number)
-
-    with after_each_step(send), pytest.raises(Interrupted) as stop:
-        train_small()
-    assert stop.value.status == 128 + signal.SIGTERM  # the first
-    assert state_step() == 1
-    assert stray == []
-    assert [signal.getsignal(number) for number in ENDING] == usual
-    train_small(resume=True)
-    assert [signal.getsignal(number) for number in ENDING] == usual
-
-
-@pytest.mark.parametrize(("due", "reached"), [(10, 11), (30, 30)])
-def test_a_signal_while_files_are_written_ends_the_run_once_they_are(
-    monkeypatch, tmp_path, due, reached
-):
-    """After the next step, or after the last one; and each file is whole."""
-    train_small(iter_save=due)
-    whole = results_in(FOLDER.rename(tmp_path / "whole"))
-
-    calls = count()
-    with monkeypatch.context() as patch:
-        # Called for each file before it gets its name; for settings.json before the first step.
-        patch.setattr("os.fsync", lambda _: next(calls) and signal.raise_signal(signal.SIGHUP))
-        with pytest.raises(Interrupted, match=f"interrupted at step {reached};") as stop:
-            train_small(iter_save=due)
-    assert stop.value.status == 128 + signal.SIGHUP
-    assert saved_steps(FOLDER) == [due]
-    assert state_step() == reached
-    train_small(iter_save=due, resume=True)
-    assert results_in(FOLDER) == whole
-
-
-@pytest.mark.parametrize("number", ENDING)
-def test_a_signal_that_the_shell_ignores_stays_ignored(number):
-    signal.signal(number, signal.SIG_IGN)  # `stray` puts the usual one back
-    with after_each_step(lambda *_: signal.raise_signal(number)):
-        train_small(TINY._replace(iter_max=2))
-    assert saved_steps(FOLDER) == [2]
-    assert signal.getsignal(number) == signal.SIG_IGN
-
-
-@pytest.mark.slow
-def test_a_signal_at_any_line_of_a_step_is_saved(clock):
-    """The lines of the loop and of what keeps the run are followed as a debugger does it."""
-    modules = {sys.modules[train.__module__].__file__, keeper.__file__}
-    usual = signal.getsignal(signal.SIGTERM)
-
-    def follow(iter_max, act):
-        """Train, and call `act` with each line while signals are collected, and its visits."""
-        visits = Counter()
-
-        def trace(frame, event, _):
-            if frame.f_code.co_filename not in modules:
-                return None
-            if event == "line" and signal.getsignal(signal.SIGTERM) is not usual:
-                line = frame.f_code.co_filename, frame.f_lineno
-                visits[line] += 1
-                act((line, visits[line]))
-            return trace
-
-        outer = sys.gettrace()
-        sys.settrace(trace)
-        try:
-            train_small(TINY._replace(iter_max=iter_max), iter_save=2)
-        finally:
-            sys.settrace(outer)
-
-    lines = set()
-    follow(4, lambda visit: visit[1] == 2 and lines.add(visit[0]))
-    assert {file for file, _ in lines} == modules
-    assert len(lines) > 50
-    for line in lines:
-        shutil.rmtree(FOLDER)
-
-        def act(visit, second=(line, 2)):
-            if visit == second:
-                signal.raise_signal(signal.SIGTERM)
-
-        with pytest.raises(Interrupted) as stop:
-            follow(10, act)
-        step = state_step()
-        assert f"interrupted at step {step};" in str(stop.value)
-        assert saved_steps(FOLDER) == [*range(2, step + 1, 2)]

@@ -89,6 +89,7 @@ def test_denormal_numbers_are_flushed_for_as_long_as_the_program_computes():
     assert denormal.mul(1).item() > 0
 
 
+@pytest.mark.slow
 def test_a_program_that_looks_for_denormal_numbers_later_is_not_warned(start):
     """NumPy 1.26 warns where it finds none, the first time that it looks."""
     program = """
