@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import sys
 from contextlib import contextmanager
@@ -13,12 +14,14 @@ from conftest import wait_for
 from launching import run_script
 from torch.distributed import TCPStore
 
+from codebase.datasets import synthetic
 from codebase.runs.metrics import read_metrics
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="Gloo and /proc of Linux"),
 ]
+COUNTS = {"TRAIN_COUNTS": [60] * 10, "TEST_COUNTS": [30] * 10}  # of the digits
 # Networks that do not run in this process: each is a file beside those of the project.
 NETWORKS = {
     "failing": """
@@ -63,15 +66,21 @@ def folders(tmp_path):
     return folders
 
 
-@pytest.fixture(scope="session")
-def networks(script) -> None:
-    """The networks of this file, beside those of the script."""
+@pytest.fixture(scope="module")
+def script(script, tmp_path_factory) -> Path:
+    """The command line with the networks of this file, and with few digits, soon drawn."""
+    copy = tmp_path_factory.mktemp("torchrun") / "project"
+    shutil.copytree(script.parent, copy)
     for name, code in NETWORKS.items():
-        (script.parent / "codebase" / "models" / "nns" / f"{name}.py").write_text(code)
+        (copy / "codebase" / "models" / "nns" / f"{name}.py").write_text(code)
+    digits = copy / "codebase" / "datasets" / "synthetic.py"
+    counts = "".join(f"{name} = {count}\n" for name, count in COUNTS.items())
+    digits.write_text(digits.read_text() + counts)
+    return copy / script.name
 
 
 @pytest.fixture
-def begin(forking, script, small, networks):
+def begin(forking, script, small):
     """Start two processes as torchrun would, and let them end; give them and what they print."""
 
     @contextmanager
@@ -113,7 +122,7 @@ def pair(begin):
 
 
 @pytest.fixture
-def launch(start, script, small, networks):
+def launch(start, script, small):
     """Start the command line under torchrun."""
 
     def launch(folder, *arguments, options=()):
@@ -151,6 +160,8 @@ def test_runs_are_shared_out_and_the_table_has_them_all(pair, run_vae, small, fo
     assert [line[0] for line in shown[2:]] == names
     assert shown[3][1] == f"failed: checkpoints/{in_the_way.name}: File exists"  # of the second one
     monkeypatch.chdir(alone)
+    for name, counts in COUNTS.items():
+        monkeypatch.setattr(synthetic, name, counts)
     for run in (0, 2):
         finished = run_vae(*small, "--batch_size", 200, "--iter_max", 20, "--run", run)
         assert finished.returncode == 0
