@@ -20,6 +20,7 @@ from codebase.runs.several import run_each
 from codebase.runs.table import COLUMNS
 from codebase.settings import Settings
 from codebase.system.errors import Interrupted
+from codebase.system.streams import lenient_streams
 from codebase.train import train
 
 CPU = torch.device("cpu")
@@ -133,6 +134,15 @@ def test_a_run_that_fails_is_told_by_its_last_words_and_stops_no_other(program, 
     failures = each(f"touch(f'begun-{{run}}')\nif run % 2:\n    {program}\nfinish()")
     assert failures == {1: sentence, 3: sentence}
     assert len([*Path().glob("begun-*")]) == 5
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux")
+def test_a_full_standard_error_costs_no_run_and_no_sentence(monkeypatch):
+    with open("/dev/full", "w") as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", full)
+        with lenient_streams():
+            failures = each("print('words', file=sys.stderr); finish(); sys.exit(run % 4)")
+    assert failures == {1: "words", 2: "words"}  # and with status 3 only a picture fails
 
 
 def test_a_run_of_which_only_a_picture_fails_is_finished(capsys):
