@@ -5,12 +5,15 @@ import os
 import re
 import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean, stdev
+from subprocess import Popen
+from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import NETWORKS
+from conftest import NETWORKS, wait_for
 
 from codebase import evaluate
 from codebase.models import nns
@@ -82,6 +85,14 @@ def test_one_at_a_time_goes_in_order():
     assert Path("order").read_text() == "01234"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc of Linux")
+def test_nothing_of_a_run_that_has_ended_stays_open():
+    """A program may have a thousand open files, and runs."""
+    program = "with open('open', 'a') as file: print(len(os.listdir('/proc/%s/fd')), file=file)"
+    assert each(program % os.getpid(), jobs=1) == {}
+    assert len(set(Path("open").read_text().split())) == 1
+
+
 @pytest.mark.parametrize(
     ("jobs", "threads", "runs", "share"), [(2, 5, 5, 2), (4, 2, 5, 1), (0, 3, 5, 3), (9, 8, 2, 4)]
 )
@@ -91,6 +102,37 @@ def test_processes_share_the_threads(monkeypatch, capsys, jobs, threads, runs, s
     failures = each(program, RUNS[:runs], jobs, threads)
     assert {*failures.values()} == {f"{share} False"}
     assert f", threads for each: {share}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("device", "processes", "jobs"), [("cpu", 1, 5), ("cpu", 2, 1), ("cuda", 1, 1)]
+)
+def test_as_many_runs_as_threads_are_beside_each_other_but_one_on_a_gpu(
+    run_vae, synthetic_images, monkeypatch, device, processes, jobs
+):
+    """And each is told what "auto" is: the device, the data, and the runs at a time."""
+    asked = []
+
+    @contextmanager
+    def assembled(_):
+        yield SimpleNamespace(first=True, rank=0, size=processes, from_first=str, gather=dict)
+
+    def run_each(runs, command, jobs, threads):
+        asked.append((jobs, threads))
+        for option in (f"device={device}", "dataset=synthetic", "runs=1", "jobs=0", "z=3"):
+            assert f"--{option}" in command
+        return {settings.run: "not today" for settings in runs}
+
+    monkeypatch.setattr("codebase.system.processor.choose_device", lambda _: torch.device(device))
+    monkeypatch.setattr("codebase.datasets.loading.load", lambda *_: synthetic_images)
+    monkeypatch.setattr("codebase.runs.team.assembled", assembled)
+    monkeypatch.setattr("codebase.runs.several.run_each", run_each)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    finished = run_vae("--runs", 2, "--nn", "tiny", "--z", 3)
+    assert finished.returncode == 1
+    assert finished.stdout.count("failed: not today") == (2 if processes == 1 else 1)
+    assert asked == [(jobs, 5)]
 
 
 @pytest.fixture
@@ -174,6 +216,32 @@ wait_for("the signal")
     assert sorted(path.name for path in Path().glob("*-*")) == [
         *("begun-0", "begun-1", "saved-0", "saved-1")  # and no other run is begun
     ]
+    assert stray == []
+
+
+def test_a_process_that_starts_while_a_signal_comes_is_ended_too(stray, monkeypatch):
+    program = """
+touch(f"begun-{run}")
+if run == 0:
+    wait_for("the signal")
+signal.signal(signal.SIGALRM, lambda *_: touch("was left alone"))
+signal.alarm(60)
+signal.pause()
+"""
+
+    class Started(Popen):
+        def __init__(self, command, **options):
+            if command[-1] == "--run=1":
+                wait_for(lambda: Path("begun-0").exists())
+                os.kill(os.getpid(), signal.SIGTERM)
+                wait_for(lambda: self.first.poll() is not None)
+            super().__init__(command, **options)
+            Started.first = self
+
+    monkeypatch.setattr("codebase.runs.several.Popen", Started)
+    with pytest.raises(Interrupted):
+        each(program)
+    assert not Path("was left alone").exists()
     assert stray == []
 
 
