@@ -101,7 +101,7 @@ def test_processes_share_the_threads(monkeypatch, capsys, jobs, threads, runs, s
 def test_as_many_runs_as_threads_are_beside_each_other_but_one_on_a_gpu(
     run_vae, synthetic_images, monkeypatch, device, processes, jobs
 ):
-    """And each is told what "auto" is: the device, the data, and the runs at a time."""
+    """And each is told what "auto" is: the device and the data."""
     asked = []
 
     @contextmanager
@@ -110,7 +110,7 @@ def test_as_many_runs_as_threads_are_beside_each_other_but_one_on_a_gpu(
 
     def run_each(runs, command, jobs, threads):
         asked.append((jobs, threads))
-        for option in (f"device={device}", "dataset=synthetic", "runs=1", "jobs=0", "z=3"):
+        for option in (f"device={device}", "dataset=synthetic", "runs=1", "z=3"):
             assert f"--{option}" in command
         return {settings.run: "not today" for settings in runs}
 
@@ -220,14 +220,16 @@ signal.alarm(60)
 signal.pause()
 """
 
+    started = []
+
     class Started(Popen):
         def __init__(self, command, **options):
             if command[-1] == "--run=1":
-                wait_for(lambda: Path("begun-0").exists())
+                wait_for(lambda: started and Path("begun-0").exists())
                 os.kill(os.getpid(), signal.SIGTERM)
-                wait_for(lambda: self.first.poll() is not None)
+                wait_for(lambda: started[0].poll() is not None)
             super().__init__(command, **options)
-            Started.first = self
+            started.append(self)
 
     monkeypatch.setattr("codebase.runs.several.Popen", Started)
     with pytest.raises(Interrupted):

@@ -2,7 +2,6 @@
 
 import csv
 import os
-import shutil
 import signal
 import sys
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import wait_for
-from launching import run_script
+from launching import COUNTS, run_script, with_few_digits
 from torch.distributed import TCPStore
 
 from codebase.datasets import synthetic
@@ -21,7 +20,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="Gloo and /proc of Linux"),
 ]
-COUNTS = {"TRAIN_COUNTS": [60] * 10, "TEST_COUNTS": [30] * 10}  # of the digits
 # Networks that do not run in this process: each is a file beside those of the project.
 NETWORKS = {
     "failing": """
@@ -69,14 +67,10 @@ def folders(tmp_path):
 @pytest.fixture(scope="module")
 def script(script, tmp_path_factory) -> Path:
     """The command line with the networks of this file, and with few digits, soon drawn."""
-    copy = tmp_path_factory.mktemp("torchrun") / "project"
-    shutil.copytree(script.parent, copy)
+    quick = with_few_digits(script, tmp_path_factory.mktemp("torchrun") / "project")
     for name, code in NETWORKS.items():
-        (copy / "codebase" / "models" / "nns" / f"{name}.py").write_text(code)
-    digits = copy / "codebase" / "datasets" / "synthetic.py"
-    counts = "".join(f"{name} = {count}\n" for name, count in COUNTS.items())
-    digits.write_text(digits.read_text() + counts)
-    return copy / script.name
+        (quick.parent / "codebase" / "models" / "nns" / f"{name}.py").write_text(code)
+    return quick
 
 
 @pytest.fixture
