@@ -48,6 +48,7 @@ def test_checkpoints_are_as_far_apart_from_python_as_on_the_command_line():
         (["--iter_max", "0"], "--iter_max: must be"),
         (["--iter_max", "1.5"], "--iter_max: must be a whole number from 1 to 1000000000, not"),
         (["--iter_save", "-1"], "--iter_save: must be"),
+        (["--kl_weight", "-0.1"], "--kl_weight: must be a number from 0 to"),
         (["--run", "-1"], "--run: must be a whole number from 0"),
         (["--batch_size", "0"], "--batch_size: must be"),
         (["--train", "yes"], "--train: must be a whole number from 0 to "),
@@ -99,3 +100,8 @@ def test_any_value_is_taken_or_refused_with_a_sentence(capsys, option, value):
         assert capsys.readouterr().err.startswith(f"run_vae.py: argument --{option}: ")
     else:
         assert parsed == value or 0 <= parsed < float("inf")
+
+
+def test_a_weight_below_1_and_none_at_all_are_taken():
+    assert parse_arguments(["--kl_weight", "0.5"]).kl_weight == 0.5
+    assert parse_arguments(["--kl_weight", "0"]).kl_weight == 0

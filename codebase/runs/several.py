@@ -53,19 +53,19 @@ def run_each(
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         bar = auto.tqdm(bar_format="{desc}", position=place, leave=False, **hidden)
         while not caught and (settings := next(waiting, None)):
-            # As text, the carriage returns of a bar become ends of lines.
-            process = Popen([*command, f"--run={settings.run}"], text=True, **options)
-            started.append(process)
-            if caught:
-                process.terminate()
             last = ""
-            for line in filter(str.strip, process.stderr or ()):
-                last = line.strip().removeprefix("run_vae.py: ")
-                if drawn:
-                    bar.set_description_str(last)
-                else:
-                    print(last, file=sys.stderr)
-            status = process.wait()
+            # As text, the carriage returns of a bar become ends of lines.
+            with Popen([*command, f"--run={settings.run}"], text=True, **options) as process:
+                started.append(process)
+                if caught:
+                    process.terminate()
+                for line in filter(str.strip, process.stderr or ()):
+                    last = line.strip().removeprefix("run_vae.py: ")
+                    if drawn:
+                        bar.set_description_str(last)
+                    else:
+                        print(last, file=sys.stderr)
+            status = process.returncode
             if status == ONLY_MEASURED:
                 tqdm.write(f"run {settings.run}: {last}", file=sys.stderr)
             elif status and not caught:

@@ -123,14 +123,15 @@ def test_bounds_against_z_are_points_of_runs_and_lines_of_means():
     finish(settings._replace(run=7), 300, *OF_ANOTHER_TEN)
     figure = bounds_against_z(settings)
     assert [axes.get_title() for axes in figure.axes] == list(PANELS)
-    assert figure.axes[0].get_ylabel() == "nats per image"
     colours = colours_in_the_legend(figure)
     assert set(colours) == {LABELS["test"], LABELS["all test"]}
     assert len(set(colours.values())) == 2
     for column, axes in enumerate(figure.axes):
         assert axes.get_xlabel() == "z, latent dimensions"
         assert labels(axes.xaxis) == ["2", "10"]
-        assert axes.get_xticks().tolist() == [2, 10]
+        assert axes.get_xticks().tolist() == [2, 10] and not axes.get_xticks(minor=True).size
+        assert axes.get_ylabel() == ("" if column else "nats per image")
+        assert to_hex(axes.lines[-1].get_color()) == colours[LABELS["test"]]  # on top
         for row, images in enumerate(("test", "all test")):
             colour = colours[LABELS[images]]
             lines = [line for line in axes.lines if to_hex(line.get_color()) == colour]

@@ -14,6 +14,7 @@ from codebase.runs.metrics import (
     TRAIN,
     Row,
     bounds_after,
+    last_bounds,
     read_metrics,
     write_bounds,
     write_metrics,
@@ -125,6 +126,15 @@ def test_half_of_the_bounds_are_none(tmp_path, lacking):
     write_metrics(tmp_path, ROWS[:lacking] + ROWS[lacking + 1 :])
     assert bounds_after(tmp_path, 200) == {}
     assert bounds_after(tmp_path, 100) != {}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_last_bounds_are_those_of_the_last_step_that_has_both(tmp_path, order):
+    half = [Row(300, TEST, 100.0, 20.0, 80.0), Row(400, ALL_TEST, 90.0, 20.0, 70.0)]
+    write_metrics(tmp_path, [*ROWS, *half][::order])
+    assert last_bounds(tmp_path) == {TEST: ROWS[4], ALL_TEST: ROWS[5]}
+    write_metrics(tmp_path, half)
+    assert last_bounds(tmp_path) == {}
 
 
 # Bounds that were measured later.

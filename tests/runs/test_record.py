@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import FOLDER, TINY, interrupt, settle, train_small
+from training import CPU, FOLDER, TINY, interrupt, settle, train_small
 
 from codebase.evaluate import Bounds
 from codebase.runs.folder import CHECKPOINTS, run_folder
@@ -15,6 +15,7 @@ from codebase.runs.record import (
     settings_of,
     settings_path,
     write_results,
+    write_settings,
 )
 from codebase.settings import VERSION, Settings
 
@@ -45,6 +46,16 @@ def test_a_folder_says_what_its_run_is_and_where_it_was_trained():
     train_small()  # anew, which moves the earlier one aside
     assert [each["step"] for each in content()["starts"]] == [0]
     assert content(settings_path(Path(f"{FOLDER}.1"))) == again
+
+
+def test_a_start_is_told_of_the_run_that_began_with_it(monkeypatch):
+    """And not one from which nothing was saved, since the run has begun anew then."""
+    FOLDER.mkdir(parents=True)
+    for threads in (3, 5):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        write_settings(FOLDER, TINY, CPU, 0)
+    (start,) = content()["starts"]
+    assert (start["step"], start["threads"]) == (0, 5)
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"settings": 3}', '{"settings": {"x": 1}}'])

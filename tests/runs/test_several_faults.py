@@ -72,38 +72,6 @@ def test_runs_whose_parent_is_killed_go_on_to_their_end_and_save(start_two, fold
         wait_for((folder / "visualizing_result.png").exists)
 
 
-def test_signals_to_all_processes_end_them_once_they_have_saved(start_two, folders):
-    """As `timeout` and schedulers send them: to the process group, and again."""
-    process = start_two(*LONG)
-    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP):
-        os.killpg(process.pid, number)
-    output, errors = process.communicate()
-    assert process.returncode in (128 + signal.SIGTERM, 128 + signal.SIGHUP)
-    assert output == ""
-    assert errors.endswith(f"{SENTENCE}\n")
-    for folder in folders:
-        assert is_free(folder)
-        assert step_of(folder) > 0
-
-
-def test_a_run_that_is_killed_is_named_and_stops_no_other(start_two, tmp_path):
-    """Even where standard error is a full disk, on which nothing can be shown."""
-    (tmp_path / "wait").touch()
-    with open("/dev/full" if os.path.exists("/dev/full") else os.devnull, "w") as full:
-        process = start_two(stderr=full)
-    told = next(tmp_path.glob("process-*"))
-    os.kill(int(told.name.split("-")[1]), signal.SIGKILL)
-    (tmp_path / "wait").unlink()
-    output = process.communicate()[0]
-    assert process.returncode == 1
-    rows = {row[1].strip(): row[2:] for row in (x.split("|") for x in output.splitlines()[2:])}
-    reason = " failed: its process was ended by signal 9 "
-    failed = [run for run in "01" if rows[run][0] == reason]
-    assert len(failed) == 1
-    assert rows["average"][:4] == rows["01".replace(*failed, "")][:4]
-    assert "standard deviation" not in rows
-
-
 class Terminal:
     """A terminal of 80 columns, and a program in it."""
 
@@ -168,8 +136,11 @@ def children(process):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc of Linux")
 @pytest.mark.parametrize("presses", [1, 3])
-def test_ctrl_c_leaves_a_tidy_terminal(start, script, small, folders, presses):
-    """Once while two runs train, and three times while their processes start."""
+def test_ctrl_c_and_what_follows_it_leave_a_tidy_terminal(start, script, small, folders, presses):
+    """Once while two runs train, and three times while their processes start.
+
+    Then all processes are told to end once more, as by `timeout` and schedulers.
+    """
     arguments = (*small, *LONG, "--nn", "watched", "--runs", 2, "--jobs", 2)
     terminal = Terminal(start, script, *arguments)
     if presses == 1:
@@ -180,11 +151,14 @@ def test_ctrl_c_leaves_a_tidy_terminal(start, script, small, folders, presses):
     else:
         wait_for(lambda: len(children(terminal.process)) == 2)
     terminal.press_ctrl_c(presses)
+    terminal.read_until("^C")  # which the terminal shows
+    for _ in range(2):
+        os.killpg(terminal.process.pid, signal.SIGTERM)
     while terminal.read():
         pass
     assert terminal.process.wait() == 130
     lines, column = terminal.screen()
-    shown = [line.replace("^C", "").rstrip() for line in lines]  # which the terminal itself writes
+    shown = [line.replace("^C", "").rstrip() for line in lines]
     assert shown[-4:] == [
         "2 runs, 2 at a time, threads for each: 1",
         SENTENCE[:80],

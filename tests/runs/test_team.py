@@ -1,9 +1,12 @@
 """The processes that work together: what each does of a batch, and what all agree on."""
 
 from contextlib import contextmanager
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch.distributed import TCPStore
 
 from codebase.datasets import loading
@@ -65,6 +68,86 @@ def test_a_first_process_that_cannot_be_reached_is_said(monkeypatch):
         assembled(CPU),
     ):
         pass
+
+
+@pytest.fixture
+def second_machine(monkeypatch):
+    """The environment of a first process whose launcher is on another machine."""
+    place = {"WORLD_SIZE": "3", "MASTER_ADDR": "another-machine", "MASTER_PORT": "29500"}
+    for name, value in (ONE_PROCESS | place).items():
+        monkeypatch.setenv(name, value)
+
+
+class Launcher(dict):
+    """The store of torchrun, as far as it is asked."""
+
+    set = dict.__setitem__
+
+
+@pytest.mark.parametrize(
+    ("own", "host"), [("192.0.2.7", "192.0.2.7"), ("127.0.0.1", "another-machine")]
+)
+def test_the_others_are_told_where_their_machines_reach_the_first(
+    second_machine, monkeypatch, own, host
+):
+    """By its address towards the launcher, unless that is one on its own machine only."""
+    launcher, asked = Launcher(), []
+
+    def connect(address):
+        asked.append(address)
+        connection = MagicMock()
+        connection.__enter__().getsockname.return_value = (own, 40_000)
+        return connection
+
+    def no_group(*_, **__):
+        raise UserError("enough")
+
+    monkeypatch.setattr(dist, "rendezvous", lambda _: iter([(launcher, 0, 3)]))
+    monkeypatch.setattr(dist, "TCPStore", lambda host, *_, **__: SimpleNamespace(port=1234))
+    monkeypatch.setattr(dist, "init_process_group", no_group)
+    monkeypatch.setattr("socket.create_connection", connect)
+    with pytest.raises(UserError, match="enough"), assembled(CPU):
+        pass
+    assert launcher == {"address": f"{host} 1234"}
+    assert asked == [("another-machine", 29500)]
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer"), "ended, bec"),
+        (dist.DistNetworkError("failed to recv, got 0 bytes"), "ended, because another process h"),
+        (dist.DistStoreError("wait timeout after 300000ms"), "ended, because another process has"),
+        (dist.DistBackendError("NCCL error\nmore lines"), "NCCL error$"),
+        (UserError("of its own"), "of its own$"),
+        (RuntimeError("a mistake"), None),
+    ],
+)
+def test_an_error_of_another_process_is_told_as_such_and_no_other_is(
+    second_machine, monkeypatch, error, sentence
+):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(dist, "rendezvous", fail)
+    kind = UserError if sentence else RuntimeError
+    with pytest.raises(kind, match=f"^{sentence or 'a mistake'}") as caught, assembled(CPU):
+        pass
+    assert type(caught.value) is kind
+
+
+def test_a_process_takes_the_gpu_that_was_chosen_for_it(second_machine, monkeypatch):
+    """NCCL would else have all of them on the first one."""
+    taken = []
+
+    def no_others(_):
+        raise UserError("enough")
+
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(dist, "rendezvous", no_others)
+    with pytest.raises(UserError, match="enough"), assembled(torch.device("cuda:1")):
+        pass
+    assert taken == [torch.device("cuda:1")]
 
 
 @pytest.mark.parametrize(("rank", "loaded"), [(0, ["auto"]), (1, ["synthetic"])])

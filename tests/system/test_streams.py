@@ -1,5 +1,7 @@
 """Standard output and standard error, connected to whatever there is."""
 
+import errno
+import io
 import os
 import sys
 from contextlib import suppress
@@ -18,10 +20,10 @@ FAULTS = [
 
 @pytest.fixture
 def start_with(start):
-    """Start a Python program with a standard output or error to which nothing can be written."""
+    """Start a Python program with a standard stream that nothing can be written to or read from."""
 
     def start_with(name, fault, *arguments):
-        number = {"stdout": 1, "stderr": 2}[name]
+        number = ("stdin", "stdout", "stderr").index(name)
 
         def connect():
             usual_signals()
@@ -95,6 +97,38 @@ def test_the_streams_are_put_back_whatever_happens(capsys):
         raise ZeroDivisionError
     assert (sys.stdout, sys.stderr) == before
     assert capsys.readouterr() == ("out\n", "err\n")
+
+
+def test_a_program_without_standard_input_reads_nothing_and_keeps_no_other_file_open(start_with):
+    program = """
+import os, sys
+from codebase.system.streams import lenient_streams
+with lenient_streams():
+    print([sys.stdin.read(), os.open(os.devnull, os.O_RDONLY)])
+"""
+    assert start_with("stdin", "closed", "-c", program).communicate() == ("['', 3]\n", "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux")
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_what_a_full_disk_has_no_room_for_is_lost_with_a_reason(monkeypatch, end):
+    """A line is lost when it is written, and half a line at the end."""
+    with open("/dev/full", "w") as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
+        with lenient_streams() as (output, _):
+            assert output.write(f"text{end}") == len(f"text{end}")
+        assert output.error.errno == errno.ENOSPC
+        full.flush()  # as Python does when it ends
+
+
+@pytest.mark.parametrize("by_line", [True, False])
+def test_standard_output_writes_afterwards_as_it_did_before(monkeypatch, by_line):
+    stream = io.TextIOWrapper(io.BytesIO(), "ascii", "strict", line_buffering=by_line)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        with lenient_streams():
+            assert stream.line_buffering
+    assert (stream.errors, stream.line_buffering) == ("strict", by_line)
 
 
 @pytest.mark.slow
