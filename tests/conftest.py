@@ -29,8 +29,8 @@ from run_vae import main
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "run_vae.py"
 NETWORKS = ROOT / "tests" / "networks"
-# How many synthetic digits the program draws here, a tenth of what it usually does.
-FEWER = {"TRAIN_COUNTS": [600] * 10, "TEST_COUNTS": [100] * 10}
+# How many synthetic digits the program draws here, a hundredth of what it usually does.
+FEWER = {"TRAIN_COUNTS": [60] * 10, "TEST_COUNTS": [30] * 10}
 # Nobody listens on this port: every attempt to reach the network is refused at once.
 OFFLINE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
 
@@ -42,7 +42,7 @@ def all_synthetic_images() -> Images:
 
 @pytest.fixture(scope="session")
 def synthetic_images() -> Images:
-    """A tenth of the synthetic digits, as the program draws them here."""
+    """Some synthetic digits, as the program draws them here."""
     with pytest.MonkeyPatch.context() as patch:
         for name, counts in FEWER.items():
             patch.setattr(synthetic, name, counts)
@@ -100,7 +100,7 @@ def copy_project(folder: Path) -> Path:
 
 
 def draw_fewer_digits(project: Path) -> None:
-    """Have a copy of the project draw a tenth of the synthetic digits."""
+    """Have a copy of the project draw fewer synthetic digits."""
     with open(project / "codebase/datasets/synthetic.py", "a") as file:
         file.writelines(f"\n{name} = {counts}\n" for name, counts in FEWER.items())
 

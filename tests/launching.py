@@ -1,23 +1,12 @@
-"""Copies of the project that start quickly, and what torchrun does for one.
+"""What torchrun does for a program, from a process in which PyTorch is imported already.
 
 Nothing of the project is imported here: the program brings its own.
 """
 
 import os
 import runpy
-import shutil
 import sys
 from pathlib import Path
-
-COUNTS = {"TRAIN_COUNTS": [60] * 10, "TEST_COUNTS": [30] * 10}  # of the synthetic digits
-
-
-def with_few_digits(script: Path, folder: Path) -> Path:
-    """Copy the project of a run_vae.py, for digits that are soon drawn and measured."""
-    shutil.copytree(script.parent, folder)
-    with open(folder / "codebase" / "datasets" / "synthetic.py", "a") as file:
-        file.writelines(f"{name} = {counts}\n" for name, counts in COUNTS.items())
-    return folder / script.name
 
 
 def run_script(script: Path, arguments: list[str], folder: Path, rank: int, size: int, port: int):

@@ -35,7 +35,7 @@ def bounds_of(output):
 
 def lines_of(measured):
     """The lines that tell the bounds of a model of the synthetic digits."""
-    labels = {evaluate.TEST: "100 test images", evaluate.ALL_TEST: "all 1000 test images"}
+    labels = {evaluate.TEST: "100 test images", evaluate.ALL_TEST: "all 300 test images"}
     return [
         f"NELBO: {nelbo:.4f}. KL: {kl:.4f}. REC: {rec:.4f}  (synthetic, {labels[name]})"
         for name, (nelbo, kl, rec) in measured.items()
@@ -53,7 +53,7 @@ def test_a_run_trains_and_says_what_it_does(run_vae, small, synthetic_images):
     assert lines[start - 1] == f"Arguments: {given}"
     assert lines[start + 1 : start + 5] == [
         "Device: cpu",
-        "Data: synthetic, 6000 training and 1000 test images",
+        "Data: synthetic, 600 training and 300 test images",
         f"Saved to {folder}/model-00020.pt",
         f"Saved to {folder}/model-00030.pt",
     ]

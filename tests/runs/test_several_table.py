@@ -9,11 +9,8 @@ from statistics import mean, stdev
 import pytest
 import torch
 from conftest import NETWORKS
-from launching import COUNTS, with_few_digits
 
 from codebase import evaluate
-from codebase.datasets import synthetic
-from codebase.datasets.loading import load_synthetic
 from codebase.models import nns
 from codebase.runs.folder import model_path, run_folder, saved_steps, state_path
 from codebase.runs.metrics import read_metrics
@@ -25,16 +22,9 @@ pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def script(script, tmp_path_factory):
-    return with_few_digits(script, tmp_path_factory.mktemp("several") / "project")
-
-
 @pytest.fixture(autouse=True)
-def empty_folder_and_few_digits(tmp_path, monkeypatch):
+def empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name, counts in COUNTS.items():
-        monkeypatch.setattr(synthetic, name, counts)
 
 
 @pytest.fixture
@@ -81,7 +71,7 @@ BOTH = [
 
 
 @pytest.fixture
-def alone(monkeypatch, tmp_path):
+def alone(synthetic_images, monkeypatch, tmp_path):
     """Train a run alone and measure it: its model's bytes, and its bounds as cells of the table."""
 
     def alone(settings):
@@ -89,10 +79,9 @@ def alone(monkeypatch, tmp_path):
             patch.setattr(nns, "__path__", [*nns.__path__, str(NETWORKS)])
             (tmp_path / "alone").mkdir(exist_ok=True)
             patch.chdir(tmp_path / "alone")
-            images = load_synthetic()
-            model = train(settings, images, CPU)
+            model = train(settings, synthetic_images, CPU)
             path = model_path(run_folder(settings), settings.iter_max)
-            subset, everything = evaluate.measure(model, images).values()
+            subset, everything = evaluate.measure(model, synthetic_images).values()
             return path.read_bytes(), [f"{value:.4f}" for value in (*subset, everything.nelbo)]
 
     return alone

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import wait_for
-from launching import COUNTS, run_script, with_few_digits
+from conftest import copy_project, wait_for
+from launching import run_script
 from torch.distributed import TCPStore
 
-from codebase.datasets import synthetic
 from codebase.runs.metrics import read_metrics
 
 pytestmark = [
@@ -35,9 +34,10 @@ class Encoder(tiny.Encoder):
             raise OSError(28, "No space left on device", "somewhere")
         return super().encode(x)
 """,
-    # Stand still once there is a model of step 100, until there is a file of the name "go".
+    # Stand still once there is a model of step 100, until there is a file of the name "go". A file
+    # tells who has measured something.
     "waiting": """
-import time
+import os, time, torch
 from pathlib import Path
 from codebase.models.nns import tiny
 from codebase.models.nns.tiny import Decoder
@@ -46,6 +46,8 @@ class Encoder(tiny.Encoder):
     def encode(self, x):
         while [*Path("checkpoints").glob("*/model-00100.pt")] and not Path("go").exists():
             time.sleep(0.01)
+        if not torch.is_grad_enabled():
+            Path(f"measured-{os.environ['RANK']}").touch()
         return super().encode(x)
 """,
 }
@@ -65,12 +67,12 @@ def folders(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def script(script, tmp_path_factory) -> Path:
-    """The command line with the networks of this file, and with few digits, soon drawn."""
-    quick = with_few_digits(script, tmp_path_factory.mktemp("torchrun") / "project")
+def script(tmp_path_factory) -> Path:
+    """The command line of a copy with the networks of this file."""
+    script = copy_project(tmp_path_factory.mktemp("torchrun"))
     for name, code in NETWORKS.items():
-        (quick.parent / "codebase" / "models" / "nns" / f"{name}.py").write_text(code)
-    return quick
+        (script.parent / "codebase" / "models" / "nns" / f"{name}.py").write_text(code)
+    return script
 
 
 @pytest.fixture
@@ -154,8 +156,6 @@ def test_runs_are_shared_out_and_the_table_has_them_all(pair, run_vae, small, fo
     assert [line[0] for line in shown[2:]] == names
     assert shown[3][1] == f"failed: checkpoints/{in_the_way.name}: File exists"  # of the second one
     monkeypatch.chdir(alone)
-    for name, counts in COUNTS.items():
-        monkeypatch.setattr(synthetic, name, counts)
     for run in (0, 2):
         finished = run_vae(*small, "--batch_size", 200, "--iter_max", 20, "--run", run)
         assert finished.returncode == 0
@@ -173,7 +173,9 @@ def test_a_killed_process_is_started_again_in_the_same_bytes_and_ctrl_c_saves(
     arguments = ("--nn", "waiting", "--iter_save", 100, "--resume", 1)
     untouched, killed = folders("untouched", "killed")
     (untouched / "go").touch()
-    pair(untouched, *arguments, "--iter_max", 200)
+    first, second = pair(untouched, *arguments, "--iter_max", 200)
+    assert (first.count("NELBO: "), second) == (2, "")
+    assert [path.name for path in untouched.glob("measured-*")] == ["measured-0"]
     folder = run_folder(killed, "waiting")
     launcher = launch(killed, *arguments, "--iter_max", 10**6, options=("--max-restarts", 1))
     wait_for(lambda: (folder / "model-00100.pt").exists() or launcher.poll() is not None)
