@@ -35,9 +35,10 @@ class Encoder(tiny.Encoder):
             raise OSError(28, "No space left on device", "somewhere")
         return super().encode(x)
 """,
-    # Stand still once there is a model of step 100, until there is a file of the name "go".
+    # Stand still once there is a model of step 100, until there is a file of the name "go". A file
+    # tells who has measured something.
     "waiting": """
-import time
+import os, time, torch
 from pathlib import Path
 from codebase.models.nns import tiny
 from codebase.models.nns.tiny import Decoder
@@ -46,6 +47,8 @@ class Encoder(tiny.Encoder):
     def encode(self, x):
         while [*Path("checkpoints").glob("*/model-00100.pt")] and not Path("go").exists():
             time.sleep(0.01)
+        if not torch.is_grad_enabled():
+            Path(f"measured-{os.environ['RANK']}").touch()
         return super().encode(x)
 """,
 }
@@ -173,7 +176,9 @@ def test_a_killed_process_is_started_again_in_the_same_bytes_and_ctrl_c_saves(
     arguments = ("--nn", "waiting", "--iter_save", 100, "--resume", 1)
     untouched, killed = folders("untouched", "killed")
     (untouched / "go").touch()
-    pair(untouched, *arguments, "--iter_max", 200)
+    first, second = pair(untouched, *arguments, "--iter_max", 200)
+    assert (first.count("NELBO: "), second) == (2, "")
+    assert [path.name for path in untouched.glob("measured-*")] == ["measured-0"]
     folder = run_folder(killed, "waiting")
     launcher = launch(killed, *arguments, "--iter_max", 10**6, options=("--max-restarts", 1))
     wait_for(lambda: (folder / "model-00100.pt").exists() or launcher.poll() is not None)
