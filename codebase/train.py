@@ -37,7 +37,7 @@ class Training:
 
     Args:
         team: the processes that share each batch.
-        cuda_graph: whether a GPU may repeat a recording of the step's kernels.
+        cuda_graph: whether a GPU may repeat a recording of how gradients are computed.
     """
 
     def __init__(
@@ -58,7 +58,9 @@ class Training:
             self.recording = Recorded(self.differentiate, self.model)
 
     def take_step(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Move the model one step down its loss. Nothing here waits for the device.
+        """Move the model one step down its loss.
+
+        Nothing here waits for the device, but for the steps at which a recording is checked.
 
         Args:
             images: (n, 784) uint8, a batch, or this process's share of it.
@@ -70,12 +72,12 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * factor
         # Whatever PyTorch draws in a step, and however, is a function of (run, step) and process.
-        number = seeds.seed_for(self.settings.run, seeds.STEP, self.step, self.team.rank)
-        seed = partial(seeds.seed_all, number, self.device)
+        seed = seeds.seed_for(self.settings.run, seeds.STEP, self.step, self.team.rank)
+        reseed = partial(seeds.seed_all, seed, self.device)
         if self.recording:
-            logged = self.recording(images, seed)
+            logged = self.recording(images, reseed)
         else:
-            seed()
+            reseed()
             logged = self.differentiate(images)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         self.team.average([logged, *gradients])

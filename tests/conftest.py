@@ -4,6 +4,8 @@ import os
 
 # Before torch: tests run side by side, and threads of several processes would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The tests are of the CPU, and the same on every machine, unless a GPU is asked for by its number.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import multiprocessing
 import shutil

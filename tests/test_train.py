@@ -32,7 +32,7 @@ from codebase.runs.folder import run_folder, saved_steps
 from codebase.settings import Settings
 from codebase.system import seeds
 from codebase.system.errors import CheckpointError, UserError
-from codebase.system.recording import TRIED
+from codebase.system.recording import TRUSTED_AFTER
 from codebase.train import Training, load_trained, new_model, train
 
 BATCH = IMAGES.train[:10]
@@ -188,7 +188,7 @@ def test_a_training_step_reads_no_value():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
 def test_a_training_step_does_not_wait_for_the_gpu():
     training, pixels = Training(TINY, torch.device("cuda")), BATCH.cuda()
-    for _ in range(TRIED):
+    for _ in range(TRUSTED_AFTER):
         training.take_step(pixels)
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -23,9 +23,10 @@ def seed_all(seed: int, device: torch.device) -> None:
     if device.type not in ("cpu", "cuda"):
         torch.manual_seed(seed)
         return
-    torch.default_generator.manual_seed(seed)  # which takes a fiftieth of the other's time
+    torch.default_generator.manual_seed(seed)  # takes a fiftieth of the time of torch.manual_seed
     if device.type == "cuda":
-        torch.cuda.manual_seed_all(seed)
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 @contextmanager
