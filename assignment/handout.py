@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         write(args.dir, args.tasks)
     except OSError as error:
         parser.error(f"argument DIR: {explain(error)}")
+    print(f"The hand-out is in {args.dir}; hand out all of it")
     return 0
 
 

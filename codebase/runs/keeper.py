@@ -122,6 +122,9 @@ class Keeper:
         word = "Already" if training.step >= iter_max else "Resuming"
         tqdm.write(f"{word} at step {training.step}")
         if training.step > iter_max:
+            if not saved_steps(self.folder):  # it was interrupted before its first
+                reason = f"{self.folder} is at step {training.step}, and has no model yet"
+                raise CheckpointError(f"{reason}; choose a larger --iter_max to go on")
             checkpoint.load_model(training.model, model_path(self.folder, iter_max))
         elif self._model_due() and training.step not in saved_steps(self.folder):
             self._measure()  # it was not due when the state was saved, or its writing was killed

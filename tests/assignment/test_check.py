@@ -66,9 +66,10 @@ def checked(capsys, tmp_path):
         status = check.main([str(folder), *more, *run])
         text = capsys.readouterr().out
         assert all(len(line) <= 80 for line in text.splitlines())
-        return status, dict(
-            re.findall(r"^Task .*?, (\w+): (.*?)\n\n", text, re.DOTALL | re.MULTILINE)
-        )
+        found = re.findall(r"^Task .*?, (\w+): (.*?)\n\n", text, re.DOTALL | re.MULTILINE)
+        sums = map(sum, zip(*(points(text) for _, text in found), strict=True))
+        assert text.endswith("In all: {} of {} points\n".format(*sums))
+        return status, dict(found)
 
     return checked
 
@@ -261,3 +262,12 @@ def test_a_folder_that_is_not_there_is_said(capsys, arguments):
         check.main(arguments)
     assert stop.value.code == 2
     assert re.fullmatch("assignment.check: argument .*: nowhere.*\n", capsys.readouterr().err)
+
+
+def test_a_folder_without_the_files_is_named(tmp_path, capsys):
+    (tmp_path / "inner" / "codebase").mkdir(parents=True)
+    (tmp_path / "inner" / "codebase" / "utils.py").touch()
+    with pytest.raises(SystemExit, match="2"):
+        check.main([str(tmp_path)])
+    sentence = f"argument DIR: {tmp_path} has no utils.py and no codebase/utils.py\n"
+    assert capsys.readouterr().err.endswith(sentence)

@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 
 import pytest
 from conftest import draw_fewer_digits
@@ -24,7 +26,9 @@ FORMULAS = [
 
 
 def made(folder, *more):
-    assert handout.main([str(folder), *(["--tasks", *more] if more else [])]) == 0
+    with redirect_stdout(StringIO()) as said:
+        assert handout.main([str(folder), *(["--tasks", *more] if more else [])]) == 0
+    assert said.getvalue() == f"The hand-out is in {folder}; hand out all of it\n"
     return folder
 
 
@@ -178,7 +182,7 @@ def test_it_says_that_the_page_is_no_part(begun):
 def test_its_own_checks_say_what_is_missing_and_what_holds(begun):
     checked = run(begun, "-m", "assignment.check")
     assert checked.returncode == 1
-    assert re.findall(r"(\w+): (\d) of", checked.stdout) == [
+    assert re.findall(r", (\w+): (\d) of", checked.stdout) == [
         *(("sample_gaussian", "3"), ("negative_elbo_bound", "6"), ("visualize_samples", "0"))
     ]
     assert checked.stderr == ""

@@ -1,5 +1,6 @@
 """Students' files that do something else than to answer, each in a process of its own."""
 
+import json
 import os
 import shutil
 import time
@@ -107,3 +108,10 @@ def test_a_file_that_is_missing_is_said_in_its_task_alone(tmp_path, capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert "sample_gaussian: 3 of 3" in text
     assert "negative_elbo_bound: 0 of 6 points it raises ImportError: vae.py is not there" in text
+
+
+def test_of_no_files_gradescope_gets_no_points(tmp_path):
+    results = tmp_path / "results.json"
+    (tmp_path / "empty").mkdir()
+    assert check.main([str(tmp_path / "empty"), "--results", str(results)]) == 1
+    assert {test["score"] for test in json.loads(results.read_text())["tests"]} == {0}

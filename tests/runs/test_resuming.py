@@ -80,6 +80,15 @@ def test_a_shorter_run_is_loaded_from_its_model(capsys):
     assert "Already at step 30\n" in capsys.readouterr().out
 
 
+def test_a_run_without_a_model_is_not_gone_on_with_to_an_earlier_step():
+    interrupt(TINY, after=20)
+    before = files_in(FOLDER)
+    sentence = f"{FOLDER} is at step 20, and has no model yet; choose a larger --iter_max"
+    with pytest.raises(CheckpointError, match=sentence):
+        train_small(TINY._replace(iter_max=15), resume=True)
+    assert files_in(FOLDER) == before
+
+
 def test_a_complete_run_is_only_loaded(capsys):
     trained = train_small()
     before = files_in(FOLDER)
