@@ -281,7 +281,7 @@ def test_what_was_not_saved_as_a_state_dict_is_told(path, content):
 def test_a_run_of_another_data_set_is_named(tmp_path, monkeypatch):
     """Trained offline, on synthetic digits, and loaded where MNIST is."""
     monkeypatch.chdir(tmp_path)
-    for other in ("_dataset=synthetic", "_lr=0.1_dataset=synthetic"):
+    for other in ("_dataset=synthetic", "_lr=0.1_dataset=synthetic", "_batch_size=7"):
         folder = Path("checkpoints", f"model=vae_z=10{other}_run=0000")
         folder.mkdir(parents=True)
         save_model(SMALL, folder / "model-00010.pt")

@@ -80,7 +80,8 @@ def test_it_is_printed_as_markdown_and_saved_as_numbers(capsys):
     compare()
     title, empty, header, rule, *lines = capsys.readouterr().out.splitlines()
     assert title.endswith("also in checkpoints/compare.csv") and empty == ""
-    assert header.split(" | ")[0] == "| settings" and rule == "|" + " --- |" * 8
+    names = ["settings", "steps", "runs", "NELBO", "KL", "REC", "NELBO, all test images", "seconds"]
+    assert header == f"| {' | '.join(names)} |" and rule == "|" + " --- |" * 8
     assert lines[0].split(" | ")[3:] == ["99.00", "19.80", "79.20", "98.00", "60.00 |"]
     assert lines[1].split(" | ")[3] == "100.50 ± 0.71"
     with open(CHECKPOINTS / "compare.csv", newline="") as file:

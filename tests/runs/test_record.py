@@ -68,11 +68,13 @@ def test_a_folder_without_its_file_is_what_its_name_says(damage):
     assert settings_of(run_folder(settings)) == as_named
 
 
-def test_a_folder_that_was_renamed_is_what_its_new_name_says():
-    train_small()
-    other = run_folder(TINY._replace(run=77))
-    FOLDER.rename(other)
-    assert settings_of(other).run == 77
+@pytest.mark.parametrize(("run", "new"), [(0, 77), (77, 0)])
+def test_a_folder_that_was_renamed_is_what_its_new_name_says(run, new):
+    settings = TINY._replace(run=run)
+    train_small(settings)
+    other = run_folder(TINY._replace(run=new))
+    run_folder(settings).rename(other)
+    assert settings_of(other).run == new
     other.rename(f"{other}.1")
     assert settings_of(Path(f"{other}.1")) is None
 
