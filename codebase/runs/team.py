@@ -19,6 +19,9 @@ from codebase.system.streams import only_errors
 
 T = TypeVar("T")
 MOST_SECONDS = 300  # for all processes to find each other
+# Groups that were left. Their destructor would wait for threads that may wait for Python, which
+# waits for the destructor: in this list they live until the process ends.
+_left: list[dist.ProcessGroup | None] = []
 
 
 class Team:
@@ -103,6 +106,7 @@ def assembled(device: torch.device) -> Iterator[Team]:
         raise
     finally:
         if dist.is_initialized():
+            _left.append(dist.group.WORLD)
             dist.destroy_process_group()
 
 
