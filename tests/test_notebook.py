@@ -8,8 +8,9 @@ pytestmark = pytest.mark.slow
 
 SMALL = "--dataset synthetic --nn tiny --z 3 --iter_max"
 # What must be as it was after the program: streams, environment, handlers, and PyTorch's modes.
+# An optimizer imports torch._dynamo, which in PyTorch 2.6 adds a folder of its own to sys.path.
 STATE = """\
-import os, signal, sys, torch
+import os, signal, sys, torch, torch._dynamo
 
 def state():
     handlers = [signal.getsignal(number) for number in signal.valid_signals()]

@@ -151,7 +151,8 @@ def test_ctrl_c_and_what_follows_it_leave_a_tidy_terminal(start, script, small, 
     else:
         wait_for(lambda: len(children(terminal.process)) == 2)
     terminal.press_ctrl_c(presses)
-    terminal.read_until("^C")  # which the terminal shows
+    while b"^C" not in terminal.output:  # which the terminal shows, until a bar is drawn over it
+        assert terminal.read()
     for _ in range(2):
         os.killpg(terminal.process.pid, signal.SIGTERM)
     while terminal.read():
