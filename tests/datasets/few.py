@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,9 @@ def idx(values: Tensor) -> bytes:
     return content + values.numpy().tobytes()
 
 
-def pass_for_mnist(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """Draw a few images, in the order of the files, and have their MD5 sums be those of MNIST."""
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """A few images, in the order of the files, whose MD5 sums are taken for those of MNIST."""
     tensors = []
     for n in (5, 3):
         tensors.append(torch.randint(256, (n, 28, 28), dtype=torch.uint8))
@@ -65,3 +67,17 @@ def are(images: Images, tensors: list[Tensor]) -> bool:
 def files_below(folder: Path) -> list[str]:
     """The names of the files, without the lock, which is empty and stays."""
     return sorted(p.name for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
+
+
+@pytest.fixture
+def raw(few, tmp_path):
+    """The folder of MNIST's files, with a few images in them."""
+    folder = tmp_path / "MNIST" / "raw"
+    write(folder, few)
+    return folder
+
+
+@pytest.fixture
+def downloading(monkeypatch):
+    """Have a download do something else."""
+    return partial(have_download, monkeypatch)

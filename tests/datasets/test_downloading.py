@@ -6,33 +6,15 @@ import socket
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from urllib.error import URLError
 
 import pytest
-from few import FILES, are, files_below, have_download, pass_for_mnist, write
+from few import FILES, are, files_below, write
 
 from codebase.datasets.loading import load
 from codebase.system.errors import DownloadError, UserError
 
-
-@pytest.fixture
-def few(monkeypatch):
-    return pass_for_mnist(monkeypatch)
-
-
-@pytest.fixture
-def raw(few, tmp_path):
-    """The folder of MNIST's files, with a few images in them."""
-    folder = tmp_path / "MNIST" / "raw"
-    write(folder, few)
-    return folder
-
-
-@pytest.fixture
-def downloading(monkeypatch):
-    """Have a download do something else."""
-    return partial(have_download, monkeypatch)
+pytest_plugins = "few"
 
 
 # What is downloaded.

@@ -2,11 +2,10 @@
 
 import gzip
 import hashlib
-from functools import partial
 
 import pytest
 import torch
-from few import FILES, are, have_download, idx, pass_for_mnist, write
+from few import FILES, are, idx, write
 
 from codebase.data import DOWNLOADS
 from codebase.datasets.loading import load, load_downloaded
@@ -15,23 +14,7 @@ from codebase.system.errors import DownloadError, UserError
 TEST_COUNTS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
 
-@pytest.fixture
-def few(monkeypatch):
-    return pass_for_mnist(monkeypatch)
-
-
-@pytest.fixture
-def raw(few, tmp_path):
-    """The folder of MNIST's files, with a few images in them."""
-    folder = tmp_path / "MNIST" / "raw"
-    write(folder, few)
-    return folder
-
-
-@pytest.fixture
-def downloading(monkeypatch):
-    """Have a download do something else."""
-    return partial(have_download, monkeypatch)
+pytest_plugins = "few"
 
 
 @pytest.fixture
