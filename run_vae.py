@@ -13,7 +13,7 @@ if __name__ == "__main__":  # which `python -P` leaves out
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:0] = [here] if here not in sys.path else []
 
-from codebase.arguments import parse_arguments
+from codebase.arguments import differing, parse_arguments
 from codebase.settings import Settings
 from codebase.system import processor, streams
 from codebase.system.errors import ONLY_MEASURED, Interrupted, UserError, explain, told
@@ -48,11 +48,7 @@ def run(args: Namespace) -> int:
     with processor.prepared_processor(), assembled(device) as team:
         # With several runs, standard output is the table's alone.
         with redirect_stdout(sys.stderr if args.runs > 1 else sys.stdout):
-            defaults = vars(parse_arguments([]))
-            given = [
-                f"--{key} {value}" for key, value in vars(args).items() if value != defaults[key]
-            ]
-            print(f"Arguments: {' '.join(given) or 'none'}")
+            print(f"Arguments: {differing(args) or 'none'}")
             folder = Path(os.path.expanduser(args.data_dir))
             # What "auto" is, the first process decides for all.
             images = load(args.dataset, folder) if team.first else None

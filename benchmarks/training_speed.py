@@ -86,17 +86,15 @@ def main() -> None:
         parser.error(str(error))
     busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
     wait = (lambda: None) if device.type == "cpu" else torch.accelerator.synchronize
-    one_by_one = {}
-    if device.type == "cuda":
-        steps = project(images.train, device, Settings(), cuda_graph=False)
-        one_by_one["its step without a CUDA graph"] = blocks(steps, args.steps, wait)
     contenders = {
         "conventional loop": blocks(conventional(images, device), args.steps, wait),
         "this project": blocks(project(images.train, device, Settings()), args.steps, wait),
         "its recipe": blocks(project(images.train, device, RECIPE), args.steps, wait),
-        **one_by_one,
         "matrix products alone": blocks(products(images.train, device), args.steps, wait),
     }
+    if device.type == "cuda":
+        steps = project(images.train, device, Settings(), cuda_graph=False)
+        contenders["this project without a CUDA graph"] = blocks(steps, args.steps, wait)
     if args.against and (missing := [name for name in ("jax", "optax") if not find_spec(name)]):
         print(f"Without JAX: {' and '.join(missing)} not installed (pip install jax optax).\n")
     elif args.against:

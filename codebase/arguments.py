@@ -91,3 +91,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         advice = f"; {meant[0]} is known" if meant else "; see --help"
         parser.error(f"unknown argument {unknown[0]}{advice}")
     return args
+
+
+def differing(args: argparse.Namespace) -> str:
+    """The arguments that are not the defaults, as the command line has them."""
+    defaults = vars(parse_arguments([]))
+    return " ".join(f"--{key} {x}" for key, x in vars(args).items() if x != defaults[key])

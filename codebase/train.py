@@ -144,7 +144,8 @@ def train(
 
     Raises:
         UserError: the images are fewer than a batch, the processes of the team cannot share one
-            evenly, or the training has diverged; or as `Keeper.keeping`.
+            evenly, a recorded loss has changed, or the training has diverged; or as
+            `Keeper.keeping`.
     """
     device, size = torch.device(device), settings.batch_size
     if size > len(images.train):

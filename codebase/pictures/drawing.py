@@ -36,7 +36,7 @@ def new_figure(
     if shown:
         from matplotlib.pyplot import figure as make
     else:
-        from matplotlib.figure import Figure as make  # type: ignore[assignment]  # it makes one too
+        from matplotlib.figure import Figure as make  # type: ignore[assignment]  # either will do
     figure = make(figsize=(WIDTH, height), dpi=DPI / 2, layout="constrained")
     return figure, figure.subplots(rows, columns, **grid)
 

@@ -91,7 +91,7 @@ def choose_device(name: str) -> "torch.device":
 
     devices = ["cpu"]
     if torch.accelerator.is_available():
-        kind = torch.accelerator.current_accelerator().type  # type: ignore[union-attr]  # there is one
+        kind = torch.accelerator.current_accelerator().type  # type: ignore[union-attr]  # not None
         devices = [kind, *(f"{kind}:{i}" for i in range(torch.accelerator.device_count())), "cpu"]
     if name == "auto":
         name = devices[0]

@@ -52,10 +52,10 @@ class Recorded:
         if self.calls > TRUSTED_AFTER and self.calls % CHECK_EVERY != 0:
             self._set_gradients(self.gradients)
             return self.output.clone()
-        repeated = [x.clone() for x in (self.output, *self.gradients) if x is not None]
+        repeated = [y.clone() for y in (self.output, *self.gradients) if y is not None]
         reseed()
         result = self.function(x)
-        computed = [x for x in (result, *self._gradients()) if x is not None]
+        computed = [y for y in (result, *self._gradients()) if y is not None]
         same = len(repeated) == len(computed) and all(map(_same_bits, repeated, computed))
         if not same and self.calls > TRUSTED_AFTER:
             reason = "the loss does not do any more what it did at the first steps"
