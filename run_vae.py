@@ -7,190 +7,181 @@ from argparse import Namespace
 from contextlib import nullcontext, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-if __name__ == "__main__":  # which `python -P` leaves out
-    here = os.path.dirname(os.path.abspath(__file__))
-    sys.path[:0] = [here] if here not in sys.path else []
-
-from codebase.arguments import differing, parse_arguments
+from codebase.arguments import non_defaults, parse_arguments
+from codebase.compute import processor
 from codebase.settings import Settings
-from codebase.system import processor, streams
-from codebase.system.errors import ONLY_MEASURED, Interrupted, UserError, explain, told
+from codebase.system import streams
+from codebase.system.errors import ONLY_MEASURED, UserError, explain, report_errors
 
-# What is slow to import is imported where it is used, so that --help and bad input answer at once.
+# Slow modules are imported where they are used, so that --help and bad input answer at once.
 if TYPE_CHECKING:
     import torch
 
+    from codebase.compute.processes import Processes
     from codebase.data import Images
+    from codebase.evaluate import Measured
     from codebase.models.vae import VAE
-    from codebase.runs.team import Team
 
 
 def run(args: Namespace) -> int:
-    """Do what the arguments say; give the exit status."""
+    """Train or load a model and report it, or train several, or compare; return the exit status."""
     if args.compare:
-        from codebase.runs.compare import compare
+        from codebase.runs.tables import compare
 
-        if processor.place_in_team()[0] == 0:
+        if processor.torchrun_ranks()[0] == 0:
             compare()
         return 0
-    from codebase.datasets.loading import load
+    from codebase.compute.processes import connected
+    from codebase.datasets import loading
     from codebase.models import nns
-    from codebase.runs.team import assembled
-    from codebase.train import load_trained, new_model, train
+    from codebase.train import load_trained, train
 
     device = processor.choose_device(args.device)
     if args.nn not in nns.names():
         raise UserError(f"argument --nn: must be {' or '.join(nns.names())}, not {args.nn!r}", 2)
     if args.explorer and not find_spec("codebase.pictures.explorer"):
         raise UserError("argument --explorer: the page is not part of this hand-out", 2)
-    with processor.prepared_processor(), assembled(device) as team:
-        # With several runs, standard output is the table's alone.
+    with processor.prepared_processor(), connected(device) as processes:
+        folder = Path(os.path.expanduser(args.data_dir))
+        dataset = loading.resolve(args.dataset, folder) if processes.first else ""
+        images = loading.load(processes.broadcast(dataset), folder)
+        settings = Settings(**{key: getattr(args, key) for key in Settings._fields})
+        settings = settings._replace(dataset=images.name)
+        # With several runs, standard output is only for their table.
         with redirect_stdout(sys.stderr if args.runs > 1 else sys.stdout):
-            print(f"Arguments: {differing(args) or 'none'}")
-            folder = Path(os.path.expanduser(args.data_dir))
-            # What "auto" is, the first process decides for all.
-            images = load(args.dataset, folder) if team.first else None
-            dataset = team.from_first(images.name if images else "")
-            images = images or load(dataset, folder)
-            options = {key: getattr(args, key) for key in Settings._fields}
-            settings = Settings(**options | {"dataset": dataset})
+            print(f"Arguments: {non_defaults(args) or 'none'}")
             if args.runs == 1:
                 print(f"Model name: {settings.name}")
             print(f"Device: {device}")
             sizes = f"{len(images.train)} training and {len(images.test)} test images"
-            print(f"Data: {dataset}, {sizes}")
-        if args.explorer:
-            from codebase.pictures import explorer  # which is no part of the hand-out
-
-            explorer.check(new_model(settings))
+            print(f"Data: {images.name}, {sizes}")
         if args.runs > 1:
-            return run_several(args, settings, device, team)
+            return run_several(args, settings, device, processes)
+        import codebase.visualize  # noqa: F401  # a mistake in it, or in Matplotlib, shows now
+
         if args.train:
-            resume, cuda_graph = bool(args.resume), bool(args.cuda_graph)
-            options = {"resume": resume, "cuda_graph": cuda_graph, "iter_save": args.iter_save}
-            model = train(settings, images, device, team=team, **options)
-        elif team.first:
-            model = load_trained(settings, device)
-        return report(args, settings, images, model) if team.first else 0
+            model, measured = train(
+                settings, images, device, args.iter_save, args.resume, processes, args.cuda_graph
+            )
+        elif processes.first:
+            model, measured = load_trained(settings, device), None
+        return report(args, settings, images, model, measured) if processes.first else 0
 
 
-def run_several(args: Namespace, first: Settings, device: "torch.device", team: "Team") -> int:
-    """Start this program for each run, and print and save their table; give the exit status."""
+def run_several(
+    args: Namespace, settings: Settings, device: "torch.device", processes: "Processes"
+) -> int:
+    """Start this program for each run, report their table, and return the exit status."""
     import torch
 
-    from codebase.runs.folder import is_used, run_folder
+    from codebase.runs import tables
+    from codebase.runs.folder import RunFolder
     from codebase.runs.several import run_each
-    from codebase.runs.table import make_table, print_table, save_table
 
-    runs = [first._replace(run=first.run + number) for number in range(args.runs)]
-    earlier = [settings.name for settings in runs if is_used(run_folder(settings))]
+    runs = [settings._replace(run=settings.run + number) for number in range(args.runs)]
+    earlier = [run.name for run in runs if RunFolder(run).is_used()]
     if earlier and args.train and not args.resume:
-        kept = f"Earlier runs are kept under other names, such as {earlier[0]}.1"
-        print(f"{kept}; --resume 1 would go on with them", file=sys.stderr)
+        renamed = f"Earlier runs will be renamed, for example to {earlier[0]}.1"
+        print(f"{renamed}; --resume 1 would continue them", file=sys.stderr)
     threads = torch.get_num_threads()
-    jobs = args.jobs or (threads if device.type == "cpu" and team.size == 1 else 1)
-    options = vars(args) | {"dataset": first.dataset, "device": device, "runs": 1, "jobs": 0}
-    command = [sys.executable, __file__, *(f"--{key}={value}" for key, value in options.items())]
-    failures = team.gather(run_each(runs[team.rank :: team.size], command, jobs, threads))
-    table = make_table(runs, failures)
-    if team.first:
-        path = save_table(runs, failures)  # before it is printed, which may fail
-        print(f"Saved to {path}", file=sys.stderr)
-        print(f"Bounds in nats per image, {path.stem}\n")
-        print_table(table)
-    return int(any(line[1].startswith("failed: ") for line in table))
+    one_per_core = device.type == "cpu" and processes.size == 1
+    jobs = args.jobs or (threads if one_per_core else 1)
+    child = vars(args) | {"dataset": settings.dataset, "device": device, "runs": 1, "jobs": 0}
+    command = [sys.executable, __file__, *(f"--{key}={value}" for key, value in child.items())]
+    own = runs[processes.rank :: processes.size]
+    failures = processes.gather(run_each(own, command, jobs, threads))
+    return tables.report_runs(runs, failures) if processes.first else 0
 
 
-def report(args: Namespace, settings: Settings, images: "Images", model: "VAE") -> int:
-    """Print the bounds of a model and write its pictures; give the exit status."""
+def report(
+    args: Namespace, settings: Settings, images: "Images", model: "VAE", measured: "Measured | None"
+) -> int:
+    """Print the bounds of a model, write its pictures, and return the exit status.
+
+    `measured` is None unless training has just measured the bounds.
+    """
     from codebase import evaluate, visualize
     from codebase.pictures import gallery
-    from codebase.runs.folder import run_folder
-    from codebase.runs.metrics import bounds_after, write_bounds
-    from codebase.runs.record import write_results
+    from codebase.runs.folder import RunFolder
+    from codebase.runs.results import write_results
+    from codebase.runs.several import ONE_OF_SEVERAL
+    from codebase.system.files import write_atomically
     from codebase.system.seeds import seeded
 
-    folder, step = run_folder(settings), settings.iter_max
+    folder = RunFolder(settings)
     failures: list[str] = []
-    bounds: dict[str, Any] = bounds_after(folder, step) if args.train else {}
-    if not bounds:
-        bounds = evaluate.measure(model, images)
-        with told(failures):
-            write_bounds(folder, step, bounds)
+    if measured is None:
+        measured = evaluate.measure(model, images)
     subset = "the assignment's 100" if images.name == "mnist" else "100 test images"
-    labels = {evaluate.TEST: subset, evaluate.ALL_TEST: f"all {len(images.test)} test images"}
-    for name, b in bounds.items():
-        of = f"({images.name}, {labels[name]})"
-        print(f"NELBO: {b.nelbo:.4f}. KL: {b.kl:.4f}. REC: {b.rec:.4f}  {of}")
-    x, iwae = evaluate.subset_images(images), dict[int, float]()
-    with told(failures):
-        for iw in (1, 10, 100, 1000) if args.train != 1 else ():
-            iwae[iw] = evaluate.negative_iwae(model, x, iw)
+    everything = f"all {len(images.test)} test images"
+    for (nelbo, kl, rec), name in ((measured.subset, subset), (measured.all, everything)):
+        print(f"NELBO: {nelbo:.4f}. KL: {kl:.4f}. REC: {rec:.4f}  ({images.name}, {name})")
+    iwae: dict[int, float] = {}
+    kl_of_dimensions: list[float] = []
+    with report_errors(failures):
+        for iw in () if args.train == 1 else (1, 10, 100, 1000):
+            iwae[iw] = evaluate.negative_iwae(model, images.subset_bits, iw)
             print(f"Negative IWAE-{iw}: {iwae[iw]:.4f}")
-    with told(failures):
-        write_results(folder, step, bounds, evaluate.kl_of_images(model, x), iwae)
-    # The assignment's picture lies where the program was started.
-    is_assignment = settings._replace(dataset="mnist").name == Settings(run=settings.run).name
-    for place in (Path(), folder) if is_assignment else (folder,):
-        with told(failures), seeded(evaluate.SEED, evaluate.device_of(model)):
-            path = place / "visualizing_result.png"
-            visualize.visualize_samples(model, save_path=path, title=settings.title)
-            print(f"Visualization saved at {os.path.join(place, path.name)}")
+    with report_errors(failures):
+        kl_of_dimensions = evaluate.kl_of_dimensions(model, images.subset_bits).tolist()
+    with report_errors(failures):
+        write_results(folder, settings.iter_max, measured, kl_of_dimensions, iwae)
+    picture = folder.path / "visualizing_result.png"
+    with report_errors(failures), seeded(evaluate.SEED, evaluate.device_of(model)):
+        visualize.visualize_samples(model, save_path=picture, title=settings.title)
+        print(f"Visualization saved at {picture}")
+        # A single run with the assignment's settings leaves the picture in the current folder, too.
+        if settings.is_assignment and ONE_OF_SEVERAL not in os.environ:
+            write_atomically(Path(picture.name), picture.read_bytes())
+            print(f"Visualization saved at ./{picture.name}")
     if args.figures:
         gallery.write_all(model, images, settings, failures)
     if args.explorer:
-        with told(failures):
+        with report_errors(failures):
             from codebase.pictures import explorer
 
-            path = folder / "explorer.html"
+            path = folder.path / "explorer.html"
             explorer.write(model, images, settings.title, path)
             print(f"Explorer saved at {path}; open it in a browser")
     return ONLY_MEASURED if failures else 0
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; return 0, 2 for a wrong argument, 128 + a signal, or 1 for the rest.
+    """Run the command line and return the exit status.
 
-    3 says that the bounds are there, and something that comes after them is not.
-    Nothing in Python is changed afterwards, so that it may be called in a notebook.
+    0: everything was done; 1: an error; 2: a wrong argument; 3: the bounds are there, but a later
+    part of the report failed; 128 + n: ended by signal n. A notebook may call it, because it leaves
+    the session unchanged.
     """
-    with streams.lenient_streams() as (output, _):
-        status = attempt(argv)
-        output.flush()
-        if output.error:
-            reason = f"standard output cannot be written: {output.error.strerror}"
-            print(f"run_vae.py: {reason}; the numbers of a run are in its folder", file=sys.stderr)
-        return status or int(output.error is not None)
-
-
-def attempt(argv: list[str] | None) -> int:
-    """Run the command line, and tell what a user can mend in a sentence."""
-    rank, size, _ = processor.place_in_team()
+    rank, size, _ = processor.torchrun_ranks()
     name = f"run_vae.py, process {rank}" if size > 1 else "run_vae.py"
     try:
-        with streams.only_errors() if rank else nullcontext():
+        with streams.silenced() if rank else nullcontext():
             args = parse_arguments(argv)
         return run(args)
-    except SystemExit as stop:  # of the parser
+    except SystemExit as stop:  # raised by the parser
         return int(stop.code or 0)
-    except KeyboardInterrupt:  # outside of training, where there is nothing to save
+    except KeyboardInterrupt:  # outside of training there is nothing to save
         print(f"{name}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     except Exception as error:
         message = explain(error)
         if message is None:
             raise
-        if not rank or not isinstance(error, Interrupted):  # the first one says it for all
+        status = getattr(error, "status", 1)
+        if rank == 0 or status == 1:  # all processes end by the same signal or wrong argument
             print(f"{name}: {message}", file=sys.stderr)
-        return getattr(error, "status", 1)
+        return status
 
 
 if __name__ == "__main__":
+    streams.configure_output()
     with processor.prepared_environment():
         status = main()
-    if processor.place_in_team()[1] > 1:
+    status = streams.flush_output() or status
+    if processor.torchrun_ranks()[1] > 1:
         # Gloo's threads outlive their group. If one of them still holds a tensor while Python ends
         # in its usual way, the process aborts.
         os._exit(status)

@@ -1,7 +1,6 @@
-"""The options of the command line: each is taken, or refused with a sentence."""
+"""The options of the command line."""
 
 import argparse
-import math
 from collections.abc import Callable
 from contextlib import suppress
 from difflib import get_close_matches
@@ -24,25 +23,18 @@ def number(
     """The type of an argument that is a number within limits."""
 
     def parse(text: str) -> float:
-        """Read one argument."""
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if least <= value <= most:
-            return value
+        with suppress(ValueError, OverflowError):  # 2e4 is a whole number, too
+            value = kind(float(text))
+            if value == float(text) and least <= value <= most:
+                return value
         limits = f"{'a whole number' if kind is int else 'a number'} from {least} to {most}"
-        meant = ""
-        with suppress(ValueError, OverflowError):  # as of 2e4
-            if least <= int(float(text)) == float(text) <= most:
-                meant = f"; write {int(float(text))}"
-        raise argparse.ArgumentTypeError(f"must be {limits}, not {text!r}{meant}")
+        raise argparse.ArgumentTypeError(f"must be {limits}, not {text!r}")
 
     return parse
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line; a bad one exits with status 2 and a sentence on standard error."""
+    """Read the command line. Bad input exits with status 2 and a sentence on standard error."""
     parser = Parser(
         prog="run_vae.py",
         description="Train a variational autoencoder on MNIST, or load one; measure its bounds.",
@@ -51,49 +43,47 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
 
     def add(option: str, explanation: str, default: object, **kind: Any) -> None:
-        """Add an option with its default; a whole number from 1 unless it is of another kind."""
+        """Add an option; a whole number from 1 unless it is of another kind."""
         kind = kind or {"type": number(int, 1), "metavar": "N"}
         parser.add_argument(f"--{option}", help=explanation, default=default, **kind)
 
     from_0 = {"type": number(int, 0), "metavar": "N"}
+    positive = {"type": number(float, 1e-9), "metavar": "X"}
     weight = {"type": number(float, 0), "metavar": "X"}
     switch = {"type": number(int, 0, 1), "metavar": "{0,1}"}
-    settings = Settings()
-    add("z", "latent dimensions", settings.z, type=number(int, 1, 1_000), metavar="N")
-    add("iter_max", "training steps", settings.iter_max)
-    add("iter_save", "steps between checkpoints", 10_000)
-    add("run", "number and seed of the run", settings.run, **from_0)
     train = {"type": number(int, 0, 2), "metavar": "{0,1,2}"}
-    load = "0: load the model of step iter_max instead; 2: train, and print the negative IWAE too"
-    add("train", load, 1, **train)
-    add("resume", "1: go on from where the run was interrupted; 0: start anew", 0, **switch)
-    add("nn", "networks, a file in codebase/models/nns", settings.nn, metavar="NAME")
-    add("batch_size", "images in a training step", settings.batch_size)
-    add("lr", "learning rate of Adam", settings.lr, type=number(float, 1e-9), metavar="X")
-    linear = "linear: fall to 0 at iter_max, after a rise over the first 100 steps"
-    add("lr_schedule", linear, settings.lr_schedule, choices=tuple(SCHEDULES))
-    add("kl_weight", "weight of the KL in the loss", settings.kl_weight, **weight)
-    auto = "auto: mnist if it is there or can be downloaded, else synthetic"
-    add("dataset", f"mnist, synthetic, or {auto}", "auto", metavar="NAME")
+    name = {"metavar": "NAME"}
+    default = Settings()
+    add("z", "latent dimensions", default.z, type=number(int, 1, 1_000), metavar="N")
+    add("iter_max", "training steps", default.iter_max)
+    add("iter_save", "steps between checkpoints", 10_000)
+    add("run", "number and seed of the run", default.run, **from_0)
+    add("train", "1: train; 0: load the model of step iter_max; 2: train, measure IWAE", 1, **train)
+    add("resume", "1: continue an interrupted or shorter run; 0: start a new one", 0, **switch)
+    add("nn", "networks, a file in codebase/models/nns", default.nn, **name)
+    add("batch_size", "images in a training step", default.batch_size)
+    add("lr", "learning rate of Adam", default.lr, **positive)
+    linear = "linear: rise for 100 steps, then fall to 0 at iter_max"
+    add("lr_schedule", linear, default.lr_schedule, choices=tuple(SCHEDULES))
+    add("kl_weight", "weight of the KL in the loss", default.kl_weight, **weight)
+    add("dataset", "mnist, synthetic, or auto: mnist if it can be had", "auto", **name)
     add("data_dir", "folder of the images", "data", metavar="DIR")
-    add("runs", "number of runs, from --run on, to train or load; prints their table", 1)
-    jobs = "runs at a time; 0: one for each core (or as OMP_NUM_THREADS says), one on a GPU"
-    add("jobs", jobs, 0, **from_0)
-    add("compare", "1: print a table of all settings that were trained, and end", 0, **switch)
-    add("figures", "1: write all pictures into the run's folder as well", 0, **switch)
-    add("explorer", "1: write a page to walk through the latent space", 0, **switch)
-    add("device", "auto: a GPU if there is one; or cpu, cuda, cuda:1, ...", "auto", metavar="NAME")
-    graph = "1: a GPU repeats a recording of a step; 0: it is told each part of each step"
-    add("cuda_graph", graph, 1, **switch)
+    add("runs", "number of runs, starting at --run; prints their table", 1)
+    add("jobs", "runs at the same time; 0: one per core, one on a GPU", 0, **from_0)
+    add("compare", "1: print a table of all trained settings and exit", 0, **switch)
+    add("figures", "1: also write all pictures into the run's folder", 0, **switch)
+    add("explorer", "1: write a page that explores the latent space", 0, **switch)
+    add("device", "auto: a GPU if there is one; or cpu, cuda, cuda:1, ...", "auto", **name)
+    add("cuda_graph", "on a GPU: 1: gradients as a CUDA graph; 0: single kernels", 1, **switch)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
-        meant = get_close_matches(unknown[0].split("=")[0], [f"--{name}" for name in vars(args)], 1)
-        advice = f"; {meant[0]} is known" if meant else "; see --help"
+        close = get_close_matches(unknown[0].split("=")[0], [f"--{name}" for name in vars(args)], 1)
+        advice = f"; did you mean {close[0]}?" if close else "; see --help"
         parser.error(f"unknown argument {unknown[0]}{advice}")
     return args
 
 
-def differing(args: argparse.Namespace) -> str:
-    """The arguments that are not the defaults, as the command line has them."""
+def non_defaults(args: argparse.Namespace) -> str:
+    """The arguments that differ from the defaults, as on the command line."""
     defaults = vars(parse_arguments([]))
     return " ".join(f"--{key} {x}" for key, x in vars(args).items() if x != defaults[key])

@@ -1,26 +1,14 @@
-"""The images: what they are, in which order they train, and how they become bits."""
+"""The images: their order in training, their binarization, and the test images as bits."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from codebase.system.seeds import ORDER, seed_for
-
-# The data sets that torchvision downloads: its class, which is also the name of its folder, and the
-# MD5 sums of the four files. Another one of MNIST's shape needs an entry here and nothing else.
-DOWNLOADS = {
-    "mnist": (
-        "MNIST",
-        "6bbc9ace898e44ae57da46a324031adb",
-        "a25bea736e30d166cdddb491f175f624",
-        "2646ac647ad5339dbf082846283269ea",
-        "27ae3e4e09519cfbb04c329615203637",
-    ),
-}
-DATASETS = ("auto", *DOWNLOADS, "synthetic")
 
 # The assignment's 100 test images: row c holds positions among the test images of digit c.
 SUBSET_POSITIONS = (
@@ -35,9 +23,11 @@ SUBSET_POSITIONS = (
     (203, 324, 774, 964, 47, 639, 131, 972, 868, 180),
     (1000, 846, 143, 660, 227, 954, 791, 719, 909, 373),
 )
+TEST_SEED = 0  # binarizes the test images by the assignment's protocol
 
 
-class Images(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Images:
     """A data set: images (n, 784) uint8 and labels (n,) uint8, for training and for testing."""
 
     name: str
@@ -46,23 +36,39 @@ class Images(NamedTuple):
     test: Tensor
     test_labels: Tensor
 
+    @cached_property
+    def subset_indices(self) -> Tensor:
+        """Indices of the assignment's 100 test images, ten of each digit, (100,) int64."""
+        indices = []
+        for digit, positions in enumerate(SUBSET_POSITIONS):
+            of_digit = (self.test_labels == digit).nonzero().squeeze(1)
+            # Another data set may have fewer images of a digit; then counting starts over.
+            indices.append(of_digit[torch.tensor(positions) % len(of_digit)])
+        return torch.cat(indices)
 
-def subset_rows(test_labels: Tensor) -> Tensor:
-    """Row numbers of the assignment's 100 test images, ten of each digit, (100,) int64."""
-    rows = []
-    for digit, positions in enumerate(SUBSET_POSITIONS):
-        of_digit = (test_labels == digit).nonzero().squeeze(1)
-        # In another data set there may be fewer images of a digit; then it starts over.
-        rows.append(of_digit[torch.tensor(positions) % len(of_digit)])
-    return torch.cat(rows)
+    @cached_property
+    def subset_bits(self) -> Tensor:
+        """The assignment's 100 test images, binarized by its protocol, (100, 784) float32."""
+        return _binarize_by_protocol(self.test[self.subset_indices])
+
+    @cached_property
+    def test_bits(self) -> Tensor:
+        """All test images, binarized by the same protocol, (n, 784) float32."""
+        return _binarize_by_protocol(self.test)
 
 
-def batch_rows(
+def _binarize_by_protocol(images: Tensor) -> Tensor:
+    # The protocol's own function on the CPU gives the same bits on every machine.
+    return torch.bernoulli(images / 255, generator=torch.Generator().manual_seed(TEST_SEED))
+
+
+def batch_indices(
     n: int, batch_size: int, run: int, device: torch.device, step: int = 0
 ) -> Iterator[Tensor]:
-    """Row numbers (batch_size,) of one batch after the other from `step` on, without end.
+    """Yield the indices (batch_size,) of one batch after another, from `step` on, without end.
 
-    Within an epoch no image comes twice. An epoch's order is a function of (run, epoch) alone.
+    No image comes twice in an epoch, whose last n % batch_size images are left out. The order of an
+    epoch depends only on (run, epoch).
     """
     first, done = divmod(step, n // batch_size)
     for epoch in count(first):
@@ -73,11 +79,11 @@ def batch_rows(
 
 
 def binarize(images: Tensor) -> Tensor:
-    """Draw every pixel of images (..., 784) uint8 from Bernoulli(value / 255).
+    """Sample every pixel of images (..., 784) uint8 from Bernoulli(value / 255).
 
     Returns:
         (..., 784) float32, zeros and ones.
     """
-    # In whole numbers, which is exact and faster: `value` of the 255 possible levels are below it.
+    # Exact and fast in integers: of the 255 equally likely levels, `value` are below it.
     level = torch.empty_like(images).random_(0, 255)
-    return level.lt_(images).float()  # in place, since bytes become floats faster than booleans do
+    return level.lt_(images).float()  # in place, because bytes convert faster than booleans

@@ -1,12 +1,11 @@
-"""What a run is: the settings that decide its result, and the name that is made of them."""
+"""The settings of a run, and the name that identifies it."""
 
-import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-VERSION = "1.0.0"  # of this program
+VERSION = "1.0.0"  # the version of this program
 WARM_UP = 100  # steps over which the linear schedule rises
 
-# What the learning rate is multiplied with after `step` of `iter_max` steps.
+# Each schedule maps (step, iter_max) to the factor of --lr.
 SCHEDULES = {
     "constant": lambda step, iter_max: 1.0,
     "linear": lambda step, iter_max: min((step + 1) / WARM_UP, 1 - step / iter_max),
@@ -14,7 +13,10 @@ SCHEDULES = {
 
 
 class Settings(NamedTuple):
-    """All that decides how a run ends but for the machine. The defaults are the assignment's."""
+    """All settings that determine the result of a run on a given machine.
+
+    The defaults are the assignment's.
+    """
 
     nn: str = "v1"
     z: int = 10
@@ -26,49 +28,50 @@ class Settings(NamedTuple):
     dataset: str = "mnist"
     run: int = 0
 
-    def deciding(self) -> dict[str, str | int | float]:
-        """What decides a run's steps: its name, resuming and loading all go by this.
+    def identity(self) -> dict[str, str | int | float]:
+        """The settings that identify a run. Its name, resuming and loading use them.
 
-        With a constant rate the number of steps decides none that comes before it, so the models of
-        all steps are of one run. With a falling rate it decides every step.
+        With a constant learning rate, a run of 10,000 steps is the beginning of one of 20,000, so
+        iter_max is not part of its identity.
         """
-        settings = self._asdict()
+        # kl_weight=4 and kl_weight=4.0 are one setting, and need one name.
+        kinds = {key: type(default) for key, default in self._field_defaults.items()}
+        settings = {key: kinds[key](value) for key, value in self._asdict().items()}
         if self.lr_schedule == "constant":
             del settings["iter_max"]
         return settings
 
+    def changes(self) -> dict[str, str | int | float]:
+        """The identity without the assignment's values. It always has z and run."""
+        assignment = Settings()._asdict()
+        return {
+            key: value
+            for key, value in self.identity().items()
+            if key in ("z", "run") or value != assignment[key]
+        }
+
     @property
     def name(self) -> str:
-        """The name of the run and of its folder."""
-        return "_".join(["model=vae", *self.parts])
+        """The name of the run and of its folder: "model=vae_z=10_run=0000"."""
+        digits = {"z": 2, "run": 4}
+        parts = (f"{key}={str(x).zfill(digits.get(key, 1))}" for key, x in self.changes().items())
+        return "_".join(["model=vae", *parts])
 
     @property
-    def parts(self) -> list[str]:
-        """What the name says, the run last; but for z and run, what is the assignment's is not."""
-        assignment, parts = Settings(), []
-        for key, value in self.deciding().items():
-            if key == "z":
-                parts.append(f"z={value:02d}")
-            elif key == "run":
-                parts.append(f"run={value:04d}")
-            elif value != getattr(assignment, key):
-                kind = type(getattr(assignment, key))  # a weight of 4 is one of 4.0
-                parts.append(f"{key}={kind(value)}")
-        return parts
-
-    @classmethod
-    def named(cls, name: str) -> "Settings | None":
-        """The settings of a run of that name, as far as it tells them; None if no run has it."""
-        kinds = {key: type(value) for key, value in cls()._asdict().items()}
-        _, *parts = re.split(rf"_(?=(?:{'|'.join(kinds)})=)", name)
-        values: dict[str, Any] = dict(part.split("=", 1) for part in parts)
-        try:
-            settings = cls(**{key: kinds[key](value) for key, value in values.items()})
-        except ValueError:
-            return None
-        return settings if settings.name == name else None
+    def is_assignment(self) -> bool:
+        """Whether only the run, its steps and its images differ from the assignment's settings."""
+        default = Settings()
+        return self._replace(run=0, iter_max=default.iter_max, dataset="mnist") == default
 
     @property
     def title(self) -> str:
-        """What pictures of the run's model are headed with."""
-        return f"{self.name}, {self.iter_max} steps, {self.dataset}"
+        """The settings as a picture's title: "z = 10, run 0, 20,000 steps, MNIST"."""
+        last = ("run", "iter_max", "dataset")
+        shown = [f"{key} = {x}" for key, x in self.changes().items() if key not in last]
+        steps = f"{self.iter_max:,} steps"
+        return ", ".join([*shown, f"run {self.run}", steps, dataset_title(self.dataset)])
+
+
+def dataset_title(dataset: str) -> str:
+    """The name of a data set in a picture's title."""
+    return {"mnist": "MNIST", "synthetic": "synthetic digits"}.get(dataset, dataset)

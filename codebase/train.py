@@ -1,22 +1,22 @@
-"""A training run: its step, what the step changes, and the loop around it."""
+"""A training run: the training step, its state, and the loop around it."""
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from codebase.data import Images, batch_rows, binarize
+from codebase.compute.cuda_graph import GraphedGradients
+from codebase.compute.processes import SINGLE, Processes
+from codebase.data import Images, batch_indices, binarize
+from codebase.evaluate import Measured
 from codebase.models.vae import VAE
 from codebase.runs.checkpoint import load_model
-from codebase.runs.folder import model_path, run_folder
-from codebase.runs.keeper import Keeper
-from codebase.runs.team import ALONE, Team
+from codebase.runs.folder import RunFolder
+from codebase.runs.run_writer import RunWriter
 from codebase.settings import SCHEDULES, Settings
 from codebase.system import seeds
 from codebase.system.errors import UserError
-from codebase.system.recording import Recorded
 
 
 def new_model(settings: Settings) -> VAE:
@@ -26,102 +26,99 @@ def new_model(settings: Settings) -> VAE:
 
 
 def load_trained(settings: Settings, device: torch.device | str) -> VAE:
-    """The run's model as it was saved after `iter_max` steps, or a CheckpointError."""
+    """The run's model as it was saved after `iter_max` steps, or a UserError."""
     model = new_model(settings).to(device)
-    load_model(model, model_path(run_folder(settings), settings.iter_max))
+    load_model(model, RunFolder(settings).model(settings.iter_max))
     return model
 
 
 class Training:
-    """What trains: a model, its optimizer, and the number of steps they have taken.
+    """A model, its optimizer, and the number of steps they have taken.
 
     Args:
-        team: the processes that share each batch.
-        cuda_graph: whether a GPU may repeat a recording of how gradients are computed.
+        processes: the processes that share each batch.
+        cuda_graph: whether a GPU may compute the gradients as a CUDA graph.
     """
 
     def __init__(
         self,
         settings: Settings,
         device: torch.device,
-        team: Team = ALONE,
+        processes: Processes = SINGLE,
         cuda_graph: bool = True,
     ):
-        self.settings, self.device, self.team = settings, device, team
+        self.settings, self.device, self.processes = settings, device, processes
         model = new_model(settings)
-        model.load_state_dict(team.from_first(model.state_dict()))  # however they were drawn
+        # Processes begin with equal weights, even if a student's networks set their own.
+        model.load_state_dict(processes.broadcast(model.state_dict()))
         self.model = model.to(device)
         self.optimizer = Adam(self.model.parameters(), lr=settings.lr, fused=True)
         self.step = 0
-        self.recording = None
+        self.graphed = None
         if cuda_graph and device.type == "cuda":
-            self.recording = Recorded(self.differentiate, self.model)
+            self.graphed = GraphedGradients(self.loss_and_gradients, self.model)
 
-    def take_step(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Move the model one step down its loss.
+    def take_step(self, images: Tensor) -> Tensor:
+        """Take one step of Adam.
 
-        Nothing here waits for the device, but for the steps at which a recording is checked.
+        Nothing here waits for the device, except in the steps that check the CUDA graph.
 
         Args:
-            images: (n, 784) uint8, a batch, or this process's share of it.
+            images: (n, 784) uint8, a batch, or this process's part of one.
 
         Returns:
-            the loss, a scalar, and NELBO, KL and REC (3,), of the batch before the step.
+            loss, NELBO, KL and REC of the batch, computed before the parameters change, (4,).
         """
         factor = SCHEDULES[self.settings.lr_schedule](self.step, self.settings.iter_max)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * factor
-        # Whatever PyTorch draws in a step, and however, is a function of (run, step) and process.
-        seed = seeds.seed_for(self.settings.run, seeds.STEP, self.step, self.team.rank)
+        # All randomness of a step depends only on (run, step, rank).
+        seed = seeds.seed_for(self.settings.run, seeds.STEP, self.step, self.processes.rank)
         reseed = partial(seeds.seed_all, seed, self.device)
-        if self.recording:
-            logged = self.recording(images, reseed)
+        if self.graphed:
+            losses = self.graphed(images, reseed)
         else:
             reseed()
-            logged = self.differentiate(images)
+            losses = self.loss_and_gradients(images)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        self.team.average([logged, *gradients])
+        self.processes.all_reduce_mean([losses, *gradients])
         self.optimizer.step()
         self.step += 1
-        return logged[0], logged[1:]
+        return losses
 
-    def differentiate(self, images: Tensor) -> Tensor:
-        """Give the parameters the gradients of the loss on a batch.
+    def loss_and_gradients(self, images: Tensor) -> Tensor:
+        """Compute the loss on a batch and the gradients of the parameters.
 
         Returns:
-            loss, NELBO, KL and REC of the batch, (4,).
+            loss, NELBO, KL and REC, (4,).
         """
-        self.optimizer.zero_grad()  # first, so that what follows is computed in the memory it frees
+        self.optimizer.zero_grad()  # frees the old gradients, so that backward reuses their memory
         loss, summaries = self.model.loss(binarize(images))
-        if self.settings.kl_weight != 1:  # as in the beta-VAE: Higgins et al. 2017, equation 4
-            loss = loss + (self.settings.kl_weight - 1) * self._kl(summaries)
+        kl = summaries["gen/kl_z"]
+        if self.settings.kl_weight != 1:  # the beta-VAE of Higgins et al. 2017, equation 4
+            if not getattr(kl, "requires_grad", False):
+                reason = "loss of codebase.models.vae returns gen/kl_z without a gradient"
+                raise UserError(f"argument --kl_weight: {reason}; do not detach it", 2)
+            loss = loss + (self.settings.kl_weight - 1) * kl
         loss.backward()
-        bounds = -summaries["gen/elbo"], summaries["gen/kl_z"], summaries["gen/rec"]
-        return torch.stack([loss, *bounds]).detach()
+        return torch.stack([loss, -summaries["gen/elbo"], kl, summaries["gen/rec"]]).detach()
 
-    def _kl(self, summaries: dict[str, Tensor]) -> Tensor:
-        """The KL of a loss, through which gradients have to pass; any other is a UserError."""
-        cost = summaries["gen/kl_z"]
-        if not isinstance(cost, Tensor) or not cost.requires_grad:
-            reason = "the gen/kl_z that loss of codebase.models.vae gives is cut off from the model"
-            raise UserError(f"argument --kl_weight: {reason}; give it as it is, not detached", 2)
-        return cost
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that a step changes."""
+    def state_dict(self) -> dict:
+        """Everything that a step changes."""
         return {
             "step": self.step,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+    def load_state_dict(self, state: dict) -> None:
+        """Restore a state of `state_dict`."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for parameter, kept in self.optimizer.state.items():  # which goes by order, not by name
-            if any(x.shape not in ((), parameter.shape) for x in kept.values()):
-                raise ValueError("the optimizer's averages are of other parameters")
+        # Adam matches its state by position, so check the shapes.
+        for parameter, averages in self.optimizer.state.items():
+            if any(x.shape not in ((), parameter.shape) for x in averages.values()):
+                raise ValueError("the optimizer's averages belong to other parameters")
         self.step = state["step"]
 
 
@@ -129,37 +126,37 @@ def train(
     settings: Settings,
     images: Images,
     device: torch.device | str,
-    *,
     iter_save: int = 10_000,
     resume: bool = False,
-    team: Team = ALONE,
+    processes: Processes = SINGLE,
     cuda_graph: bool = True,
     seconds_between_states: float = 60,
-) -> VAE:
+) -> tuple[VAE, Measured | None]:
     """Train the run's model for `iter_max` steps, saving it every `iter_save` steps and at the end.
 
-    Beside the models, `training-state.pt` is kept up to date for resuming, and `metrics.csv` with
-    the bounds on the way. An earlier run of the same name is moved aside, unless `resume` goes on
-    with it.
+    Besides the models, `training-state.pt` is kept up to date for resuming, and `metrics.csv` with
+    the bounds. An earlier run of the same name is moved aside, unless `resume` continues it.
+
+    Returns:
+        the model; and its bounds, or None if the run was complete before, or on later ranks.
 
     Raises:
-        UserError: the images are fewer than a batch, the processes of the team cannot share one
-            evenly, a recorded loss has changed, or the training has diverged; or as
-            `Keeper.keeping`.
+        UserError: the batch size does not fit, the loss no longer matches its CUDA graph, the
+            training has diverged, or the run's folder is not usable.
+        Interrupted: a signal came, and the state is saved.
     """
-    device, size = torch.device(device), settings.batch_size
-    if size > len(images.train):
-        most = f"there are {len(images.train)} images to train on"
-        raise UserError(f"--batch_size {size} is too large: {most}")
-    if size % team.size:
-        advice = f"choose a multiple of {team.size}"
-        raise UserError(f"{team.size} processes cannot share --batch_size {size} evenly; {advice}")
-    training = Training(settings, device, team, cuda_graph)
-    keeper = Keeper(training, images, iter_save, seconds_between_states)
-    with keeper.keeping(resume), seeds.seeded(settings.run, device):  # to leave it as it was
+    device = torch.device(device)
+    n, batch_size = len(images.train), settings.batch_size
+    if batch_size > n:
+        raise UserError(f"argument --batch_size: must be at most {n}, the training images", 2)
+    if batch_size % processes.size:
+        raise UserError(f"argument --batch_size: {processes.size} processes must divide it", 2)
+    training = Training(settings, device, processes, cuda_graph)
+    writer = RunWriter(training, images, iter_save, seconds_between_states)
+    with writer.session(resume), seeds.preserved(device):
         pixels = images.train.to(device)
-        rows = batch_rows(len(pixels), size, settings.run, device, training.step)
+        batches = batch_indices(n, batch_size, settings.run, device, training.step)
         while training.step < settings.iter_max:
-            share = pixels.index_select(0, team.share(next(rows)))
-            keeper.after_step(*training.take_step(share))
-    return training.model
+            batch = pixels.index_select(0, processes.shard(next(batches)))
+            writer.after_step(training.take_step(batch))
+    return training.model, writer.measured

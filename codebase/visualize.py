@@ -1,4 +1,4 @@
-"""Two hundred samples of a model, as a picture."""
+"""A picture of two hundred samples from a model."""
 
 from pathlib import Path
 
@@ -16,13 +16,13 @@ def visualize_samples(
     save_path: str | Path | None = None,
     title: str | None = None,
 ) -> None:
-    """Draw z from the prior and x from p(x | z), and show the x as a grid of images.
+    """Draw z from the prior and x from p(x | z), and show the samples x in a grid.
 
     Args:
-        num_samples: how many, at most rows * columns.
+        num_samples: at most rows * columns.
         grid_size: rows and columns.
-        save_path: the .png, .pdf or .svg file to write; without one the figure is shown.
-        title: what is written above, the model's name by default.
+        save_path: a .png, .pdf or .svg file to write; without it, the figure is shown.
+        title: a name for the model in the picture's title, by default `model.name`.
 
     Raises:
         ValueError: the samples do not fit into the grid, or the file has another ending.
@@ -33,10 +33,10 @@ def visualize_samples(
     x = model.sample_x(num_samples)
     figure, axes = new_figure(8 * rows / columns + 0.4, shown=save_path is None)
     show_grid(axes, x, rows, columns)
-    put_title(figure, f"Samples x ~ p(x | z), z ~ p(z): {title or model.name}")
-    if save_path is not None:
-        write_figure(figure, save_path)
-    else:
-        import matplotlib.pyplot as plt
+    put_title(figure, f"Samples from p(x): {title or model.name}")
+    if save_path is None:
+        from matplotlib import pyplot
 
-        plt.show()
+        pyplot.show()
+    else:
+        write_figure(figure, save_path)

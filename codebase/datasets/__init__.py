@@ -1,1 +1,1 @@
-"""Where the images come from: files that are found, downloaded and checked, or drawn."""
+"""The sources of images: files that are found, downloaded and checked, or synthetic digits."""

@@ -1,4 +1,4 @@
-"""Digits drawn at random, in the shape of MNIST, for a machine without a network."""
+"""Random digits in the shape of MNIST, for a machine without a network."""
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +16,12 @@ GLYPHS = """\
 .###. ..#.. ##### .###. ...#. .###. .###. ..#.. .###. .##..""".splitlines()
 
 
-def draw(counts: list[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def make(counts: list[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Images (n, 784) and labels (n,), uint8: `counts[d]` of each digit d, in random order."""
     labels = torch.arange(10).repeat_interleave(torch.tensor(counts))
     labels = labels[torch.randperm(len(labels), generator=generator)]
     fields = torch.stack([_closeness(digit) for digit in range(10)])
-    chunks = labels.split(500)  # which stay in a core's cache
+    chunks = labels.split(500)  # small enough for a core's cache
     return torch.cat([_ink(fields[chunk], generator) for chunk in chunks]), labels.byte()
 
 

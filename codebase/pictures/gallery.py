@@ -1,98 +1,100 @@
-"""All pictures of a run but that of its samples: each is a figure, or None of nothing to draw."""
+"""Pictures of a run, apart from its samples: the learning curve, and what the model has learned."""
 
-import copy
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import torch
+from matplotlib.figure import Figure
 
-from codebase.data import Images, subset_rows
-from codebase.evaluate import device_of, subset_images
+from codebase.data import Images
+from codebase.evaluate import device_of
 from codebase.models.vae import VAE
-from codebase.pictures import curves, drawing, latent
-from codebase.runs.checkpoint import load_model
-from codebase.runs.folder import model_path, run_folder, saved_steps
-from codebase.runs.metrics import read_metrics
+from codebase.pictures import drawing, latent
+from codebase.runs.folder import RunFolder
+from codebase.runs.results import ALL, SUBSET, TRAIN, Row, read_metrics
 from codebase.settings import Settings
-from codebase.system.errors import told
+from codebase.system.errors import report_errors
 
-if TYPE_CHECKING:  # slow to import
-    from matplotlib.figure import Figure
+PANELS = ("NELBO", "KL(q(z | x) || p(z))", "REC, -log p(x | z)")
+# Label, colour and marker for each set of images; the last set is plotted on top.
+STYLES = {
+    TRAIN: ("training batches, mean of 100 steps", "0.6", ""),
+    ALL: ("all test images", "C0", "s"),
+    SUBSET: ("100 test images", "C3", "o"),
+}
 
 
 def write_all(model: VAE, images: Images, settings: Settings, failures: list[str]) -> None:
-    """Write every picture into the run's folder and say where.
-
-    Args:
-        failures: gets the sentence of each picture that cannot be drawn or written.
-    """
-    folder = run_folder(settings)
-    titles = {"Bounds against z": f"{settings.iter_max} steps, {settings.dataset}"}
-    needs = {
-        "Learning curve": "rows in metrics.csv",
-        "Progress": "an earlier checkpoint, as with a smaller --iter_save",
-        "Latent space": "a --z of 2 or more",
-        "Bounds against z": "runs of another --z beside this one",
-    }
+    """Write every picture into the run's folder, print the paths, and collect failures."""
+    folder = RunFolder(settings)
     pictures = {
-        "Learning curve": lambda: curves.learning_curve(read_metrics(folder)),
-        "Reconstructions": lambda: reconstructions({"reconstruction": model}, images),
-        "Progress": lambda: progress(model, images, settings),
+        "Learning curve": lambda: learning_curve(read_metrics(folder)),
+        "Reconstructions": lambda: reconstructions(model, images),
         "Latent space": lambda: latent.latent_space(model, images),
         "Interpolation": lambda: interpolation(model, images),
-        "Bounds against z": lambda: curves.bounds_against_z(settings),
     }
-    for name, draw in pictures.items():
-        with told(failures):
-            path = folder / f"{name.lower().replace(' ', '_')}.png"
-            if figure := draw():
-                drawing.put_title(figure, f"{name}: {titles.get(name, settings.title)}")
+    for name, make in pictures.items():
+        with report_errors(failures):
+            path = folder.path / f"{name.lower().replace(' ', '_')}.png"
+            if figure := make():
+                drawing.put_title(figure, f"{name}: {settings.title}")
                 drawing.write_figure(figure, path)
                 print(f"Visualization saved at {path}")
             else:
-                print(f"No {path.name}: it needs {needs[name]}")
+                print(f"No {path.name}: it needs a metrics.csv or a --z of at least 2")
 
 
-@torch.no_grad()
-def reconstructions(models: Mapping[str, VAE], images: Images) -> "Figure":
-    """A test image of each digit, its binarized input, and a row for each model, by its label.
+def learning_curve(rows: Sequence[Row]) -> Figure | None:
+    """Plot NELBO, KL and REC against training steps; None if there are no rows.
 
-    A row has the means of p(x | z) at z = E[z | x].
+    The upper panels show the whole run. The lower ones begin after a quarter of its steps, so that
+    a difference of a nat can be seen.
     """
-    x = subset_images(images)[::10]
-    rows = [images.test[subset_rows(images.test_labels)[::10]] / 255, x]
-    for model in models.values():
-        m, _ = model.enc.encode(x.to(device_of(model)))
-        rows.append(model.compute_sigmoid_given(m).cpu())
-    figure, axes = drawing.new_figure(0.7 * len(rows) + 0.4)
-    drawing.show_grid(axes, torch.cat(rows), len(rows), 10)
-    drawing.label_cells(axes, ["image", "binarized input", *models])
+    if not rows:
+        return None
+    quarter = max(row.step for row in rows) / 4
+    figure, panels = drawing.new_figure(5, 2, 3)
+    names = ("training steps", "training steps, last three quarters")
+    sets = {row.images for row in rows}
+    for line, x, first in zip(panels, names, (0, quarter), strict=True):
+        for number, axes in enumerate(line):
+            for images, (label, color, marker) in STYLES.items():
+                if images in sets:
+                    shown = [row for row in rows if row.images == images and row.step >= first]
+                    steps = [row.step for row in shown]
+                    bounds = [row.bounds[number] for row in shown]
+                    axes.plot(steps, bounds, color=color, marker=marker, label=label, lw=1, ms=4)
+            title = "" if first else PANELS[number]
+            drawing.name_axes(axes, title, x, "" if number else "nats per image")
+    for axes in panels[0]:
+        axes.set_xscale("log")
+    lines, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
 
 
-def progress(model: VAE, images: Images, settings: Settings) -> "Figure | None":
-    """Reconstructions by the run's earlier models, few enough to be drawn, and by the last one."""
-    folder, models, last = run_folder(settings), {}, 0
-    for step in saved_steps(folder):
-        if 5 * last <= step < settings.iter_max:
-            models[f"{step} steps"] = earlier = copy.deepcopy(model)
-            load_model(earlier, model_path(folder, step))
-            last = step
-    last_one = {f"{settings.iter_max} steps": model}
-    return reconstructions(models | last_one, images) if models else None
+@torch.no_grad()
+def reconstructions(model: VAE, images: Images) -> Figure:
+    """Show a test image of each digit, its binarized input, and the means of p(x | E[z | x])."""
+    x = images.subset_bits[::10]
+    m, _ = model.enc.encode(x.to(device_of(model)))
+    pixels = images.test[images.subset_indices[::10]] / 255
+    figure, axes = drawing.new_figure(2.5)
+    drawing.show_grid(axes, torch.cat([pixels, x, model.compute_sigmoid_given(m).cpu()]), 3, 10)
+    drawing.label_cells(axes, ["image", "binarized input", "reconstruction"])
+    return figure
 
 
 @torch.no_grad()
-def interpolation(model: VAE, images: Images) -> "Figure":
-    """Ten steps between the posterior means of two test images of different digits, five times."""
-    x = subset_images(images)[::10].to(device_of(model))
+def interpolation(model: VAE, images: Images) -> Figure:
+    """Show ten steps between the posterior means of two test images, for five pairs of digits."""
+    x = images.subset_bits[::10].to(device_of(model))
     m, _ = model.enc.encode(x)
     steps = torch.linspace(0, 1, 10).to(m).view(1, 10, 1)
-    path = torch.lerp(m[0::2, None], m[1::2, None], steps)
-    means = model.compute_sigmoid_given(path.flatten(0, 1)).unflatten(0, (5, 10))
+    z = torch.lerp(m[0::2, None], m[1::2, None], steps)
+    means = model.compute_sigmoid_given(z.flatten(0, 1)).unflatten(0, (5, 10))
     rows = torch.cat([x[0::2, None], means, x[1::2, None]], 1)
     figure, axes = drawing.new_figure(3.6)
     drawing.show_grid(axes, rows.flatten(0, 1), 5, 12)
     drawing.label_cells(axes, columns={0: "input", 1: "0", 10: "1", 11: "input"})
-    axes.set_xlabel("share of the way between the posterior means", **drawing.FONT)
+    drawing.name_axes(axes, "", "share of the way between the posterior means")
     return figure

@@ -1,1 +1,1 @@
-"""Runs: a run's folder, what keeps it while it trains, several runs, processes of torchrun."""
+"""Runs: the folder of a run, writing into it while training, several runs, and their tables."""

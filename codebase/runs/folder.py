@@ -1,74 +1,86 @@
-"""A run's folder: where its files are, who may write into it, and where an earlier run goes."""
+"""The folder of a run: its files, its lock, and where an earlier run goes."""
 
+import errno
 import os
 import re
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
 from codebase.settings import Settings
-from codebase.system.errors import BusyError
-from codebase.system.files import lock
+from codebase.system.errors import UserError
 
 CHECKPOINTS = Path("checkpoints")
 
 
-def run_folder(settings: Settings) -> Path:
-    """The folder that holds all files of the run, and nothing of any other."""
-    return CHECKPOINTS / settings.name
+class RunFolder:
+    """The folder that holds all files of one run."""
 
+    def __init__(self, settings: Settings, root: Path = CHECKPOINTS):
+        self.settings = settings
+        self.path = root / settings.name
+        self.state = self.path / "training-state.pt"  # from which training resumes
+        self.metrics = self.path / "metrics.csv"
+        self.settings_file = self.path / "settings.json"
 
-def model_path(folder: Path, step: int) -> Path:
-    """The file that holds the model after `step` training steps, and nothing else."""
-    return folder / f"model-{step:05d}.pt"
+    def model(self, step: int) -> Path:
+        """The file of the model after `step` training steps."""
+        return self.path / f"model-{step:05d}.pt"
 
+    def results(self, step: int) -> Path:
+        """The file of all measurements of the model after `step` training steps."""
+        return self.path / f"results-{step:05d}.json"
 
-def state_path(folder: Path) -> Path:
-    """The file that holds all that is needed to go on with the run."""
-    return folder / "training-state.pt"
+    def saved_steps(self, kind: str = "model") -> list[int]:
+        """The steps of the models, or of the "results", in the folder, in rising order."""
+        files = self.path.glob(f"{kind}-*")
+        names = (re.fullmatch(rf"{kind}-(\d{{5,}})\.(pt|json)", file.name) for file in files)
+        return sorted(int(name[1]) for name in names if name)
 
+    def is_used(self) -> bool:
+        """Whether a run has saved something in the folder."""
+        return bool(self.saved_steps()) or self.state.exists()
 
-def saved_steps(folder: Path) -> list[int]:
-    """The steps whose models are in `folder`, in rising order."""
-    names = (re.fullmatch(r"model-(\d{5,})\.pt", path.name) for path in folder.glob("model-*.pt"))
-    return sorted(int(name[1]) for name in names if name)
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Create the folder, and keep other processes from training in it; they get a UserError.
 
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Make the folder where it is absent, and keep other processes from training in it.
-
-    The lock is beside the folder, which may be moved. The operating system drops the lock of a
-    process that dies. A folder that another process holds is a BusyError.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
+        The system releases the lock if the process dies. Some network file systems have no locks;
+        there this prints a warning instead.
+        """
+        root = self.path.parent
+        root.mkdir(parents=True, exist_ok=True)
+        # The lock file is beside the folder, because the folder may be moved.
+        lock = FileLock(root / f".{self.path.name}.lock", timeout=0)
         try:
-            stack.enter_context(lock(folder.with_name(f".{folder.name}.lock"), 0))
+            lock.acquire()
         except Timeout:
             advice = "wait for it, or choose another --run"
-            raise BusyError(f"another process is training in {folder}; {advice}") from None
-        folder.mkdir(exist_ok=True)
-        yield
+            raise UserError(f"another process is training in {self.path}; {advice}") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP):
+                raise
+            warning = f"Warning: {root} is on a file system without locks"
+            print(f"{warning}; start no second process for the same run", file=sys.stderr)
+        try:
+            self.path.mkdir(exist_ok=True)
+            yield
+        finally:
+            lock.release()
 
+    def move_aside(self) -> Path | None:
+        """Rename the folder of an earlier run to the first free of NAME.1, NAME.2, ...
 
-def is_used(folder: Path) -> bool:
-    """Whether a run has saved something in the folder."""
-    return bool(saved_steps(folder)) or state_path(folder).exists()
-
-
-def move_aside(folder: Path) -> Path | None:
-    """Rename the folder of an earlier run to the first free of NAME.1, NAME.2, ...; give that.
-
-    A folder in which no run has saved anything is used as it is, and None is given.
-    """
-    if not is_used(folder):
-        return None
-    places = (folder.with_name(f"{folder.name}.{number}") for number in count(1))
-    place = next(place for place in places if not os.path.lexists(place))
-    folder.rename(place)
-    folder.mkdir()
-    return place
+        Returns the new path, or None if no run has saved anything, so that nothing is moved.
+        """
+        if not self.is_used():
+            return None
+        places = (self.path.with_name(f"{self.path.name}.{number}") for number in count(1))
+        place = next(place for place in places if not os.path.lexists(place))
+        self.path.rename(place)
+        self.path.mkdir()
+        return place

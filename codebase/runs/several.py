@@ -1,20 +1,22 @@
-"""Several runs: the same command for each of them, a process each, some at a time."""
+"""Several runs as several processes of the same command."""
 
 import os
-import signal
 import sys
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
-from subprocess import DEVNULL, PIPE, Popen
-from typing import Any
+from subprocess import DEVNULL, Popen
+from tempfile import TemporaryDirectory
+from typing import IO, Any
 
-from tqdm import auto, tqdm
+from tqdm import auto
 
 from codebase.settings import Settings
 from codebase.system.errors import ONLY_MEASURED, Interrupted
-from codebase.system.progress import is_drawn
 from codebase.system.signals import caught_signals
+from codebase.system.streams import is_interactive
+
+# Set in the environment of the processes that `--runs` starts.
+ONE_OF_SEVERAL = "RUN_VAE_ONE_OF_SEVERAL"
 
 
 def run_each(
@@ -26,65 +28,62 @@ def run_each(
         command: the program and its options, to which --run is added.
         threads: for all processes together.
 
-    Returns the sentences of the runs that failed, by their numbers.
-
-    Raises:
-        Interrupted: a signal came; it was passed on, and every process has saved and ended.
+    Returns the last messages of the runs that failed, by their numbers. Raises Interrupted after a
+    signal, once every process has saved and ended.
     """
     jobs = max(1, min(jobs, len(runs)))
-    share = max(1, threads // jobs)
-    print(f"{len(runs)} runs, {jobs} at a time, threads for each: {share}", file=sys.stderr)
-    environment = os.environ | {"OMP_NUM_THREADS": str(share)}
-    environment.pop("TORCHELASTIC_RUN_ID", None)  # each process of a team has runs of its own
-    drawn = is_drawn()
-    hidden = {} if drawn else {"disable": True}  # else the environment decides
-    if drawn:
+    threads_each = max(1, threads // jobs)
+    print(f"{len(runs)} runs, {jobs} at a time, threads for each: {threads_each}", file=sys.stderr)
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads_each), ONE_OF_SEVERAL: "1"}
+    environment.pop("TORCHELASTIC_RUN_ID", None)  # a run does not share its batches
+    interactive = is_interactive()
+    if interactive:
         environment.setdefault("TQDM_MININTERVAL", "0.25")
-    streams = {"stdin": DEVNULL, "stdout": DEVNULL, "stderr": PIPE}
-    options: dict[str, Any] = streams | {"errors": "replace", "env": environment}
-    waiting, started = iter(runs), list[Popen]()
+    waiting = [settings.run for settings in runs]
+    running: dict[int, tuple[Popen, IO[str]]] = {}
+    last = dict.fromkeys(waiting, "")
     failures: dict[int, str] = {}
-
-    def start_one_after_another(place: int) -> None:
-        """Take runs that wait, and show the bar of each at a place on the screen."""
-        with suppress(AttributeError):  # on Windows
-            # Processes inherit this: a terminal's Ctrl-C is passed on to them as SIGTERM, and none
-            # prints the traceback of a Python that was only starting.
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        bar = auto.tqdm(bar_format="{desc}", position=place, leave=False, **hidden)
-        while not caught and (settings := next(waiting, None)):
-            last = ""
-            # As text, the carriage returns of a bar become ends of lines.
-            with Popen([*command, f"--run={settings.run}"], text=True, **options) as process:
-                started.append(process)
-                if caught:
-                    process.terminate()
-                for line in filter(str.strip, process.stderr or ()):
-                    last = line.strip().removeprefix("run_vae.py: ")
-                    if drawn:
-                        bar.set_description_str(last)
-                    else:
-                        print(last, file=sys.stderr)
-            status = process.returncode
-            if status == ONLY_MEASURED:
-                tqdm.write(f"run {settings.run}: {last}", file=sys.stderr)
-            elif status and not caught:
-                by_signal = f"its process was ended by signal {-status}"
-                failures[settings.run] = by_signal if status < 0 else last
-        bar.close()
-
-    with caught_signals() as caught, ThreadPoolExecutor(jobs) as pool:
-        working = [pool.submit(start_one_after_another, place) for place in range(jobs)]
-        while not caught and wait(working, timeout=0.25).not_done:
-            pass
-        for process in started if caught else ():
-            process.terminate()
-    if drawn:  # below other bars, tqdm leaves the cursor where it was
-        print("\r", end="", file=sys.stderr)
-    for work in working:
-        work.result()
+    bar = auto.tqdm(total=len(runs), desc="runs", disable=None if interactive else True)
+    with TemporaryDirectory() as logs, caught_signals() as caught, bar:
+        try:
+            while running or (waiting and not caught):
+                while waiting and len(running) < jobs and not caught:
+                    run = waiting.pop(0)
+                    running[run] = _start([*command, f"--run={run}"], environment, f"{logs}/{run}")
+                time.sleep(0.25)
+                for run, (process, log) in list(running.items()):
+                    if caught:
+                        process.terminate()
+                    status = process.poll()
+                    for line in filter(str.strip, log.read().splitlines()):
+                        last[run] = line.strip().removeprefix("run_vae.py: ")
+                        if not interactive:
+                            print(last[run], file=sys.stderr)
+                    if status is not None:
+                        log.close()
+                        del running[run]
+                        bar.update()
+                    if status == ONLY_MEASURED:
+                        bar.write(f"run {run}: {last[run]}", file=sys.stderr)
+                    elif status:
+                        by_signal = f"its process was ended by signal {-status}"
+                        failures[run] = by_signal if status < 0 else last[run]
+                # The bar of a run begins with its number and its progress in percent.
+                bar.set_postfix_str(", ".join(last[run].partition("|")[0] for run in running))
+        finally:  # nothing is running, unless an error ended the loop
+            for process, _ in running.values():
+                process.terminate()
     if caught:
-        raise Interrupted(
-            "interrupted; the same command with --resume 1 goes on from what is saved", caught[0]
-        )
+        advice = "the same command with --resume 1 continues from what is saved"
+        raise Interrupted(f"interrupted; {advice}", caught[0])
     return failures
+
+
+def _start(command: list[str], environment: dict[str, str], log: str) -> tuple[Popen, IO[str]]:
+    """Start a process that writes its standard error into a log, and open the log."""
+    with open(log, "w") as file:
+        streams: dict[str, Any] = {"stdin": DEVNULL, "stdout": DEVNULL, "stderr": file}
+        # In a session of its own, the process gets no Ctrl-C from the terminal.
+        process = Popen(command, env=environment, start_new_session=True, **streams)
+    # Reading turns the carriage returns of a bar into ends of lines.
+    return process, open(log, errors="replace")

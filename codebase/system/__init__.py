@@ -1,1 +1,1 @@
-"""What the program asks of the machine: files, signals, streams, randomness, the processor."""
+"""The operating system: errors, files, signals, output streams, progress and random seeds."""

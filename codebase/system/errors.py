@@ -1,24 +1,19 @@
-"""What a user can cause and mend. Every message is one sentence: what is wrong and what to do."""
+"""Errors that a user can cause, each answered with one sentence: what is wrong and what to do."""
 
+import errno
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 REQUIRED = ("torch", "torchvision", "numpy", "matplotlib", "tqdm", "filelock")
-STUDENTS = ("codebase.utils", "codebase.models.vae")  # the files that can be anyone's
-TASKS = (*STUDENTS, "codebase.visualize")  # the files in which a hand-out leaves something out
-
-
-ONLY_MEASURED = 3  # the exit status where the bounds are there, and what comes after them is not
+STUDENTS = ("codebase.utils", "codebase.models.vae")  # the two files that can be anyone's
+TASKS = (*STUDENTS, "codebase.visualize")  # the files in which a hand-out leaves functions empty
+ONLY_MEASURED = 3  # exit status: the bounds are there, but a later part of the report failed
 
 
 class UserError(Exception):
-    """Anything that the command line answers with a sentence instead of a traceback.
-
-    Args:
-        status: with which the program exits.
-    """
+    """An error that the command line answers with a sentence and an exit status."""
 
     def __init__(self, message: str, status: int = 1):
         super().__init__(message)
@@ -26,19 +21,11 @@ class UserError(Exception):
 
 
 class DownloadError(UserError):
-    """The images are not there and cannot be downloaded."""
-
-
-class CheckpointError(UserError):
-    """A checkpoint, or what is needed to resume, cannot be used."""
-
-
-class BusyError(UserError):
-    """Another process is training in the same folder."""
+    """The images are absent and cannot be downloaded."""
 
 
 class Interrupted(UserError):
-    """A signal asked the program to stop, and what the training has reached is saved."""
+    """A signal stopped the training, and its progress is saved."""
 
     def __init__(self, message: str, signal: int):
         super().__init__(message, 128 + signal)
@@ -48,63 +35,70 @@ def explain(error: Exception) -> str | None:
     """The sentence for an error that a user can cause, or None where a traceback says more."""
     if isinstance(error, UserError):
         return str(error)
-    # Memory that has run out raises many types of errors; their messages share words.
-    memory = any(words in str(error) for words in ("allocate", "failed to map"))
-    if isinstance(error, MemoryError) or (memory and isinstance(error, RuntimeError | ImportError)):
-        return "there is not enough memory free; end other programs, or choose a smaller --z"
-    if sentence := lacking(error):
+    # PyTorch reports exhausted memory as a RuntimeError that it "can't allocate".
+    memory = isinstance(error, RuntimeError) and "allocate" in str(error)
+    if memory or isinstance(error, MemoryError):
+        return "there is not enough free memory; close other programs or reduce --batch_size"
+    if sentence := missing_in_student_file(error):
         return sentence
     modules = _modules(error)
     if isinstance(error, ModuleNotFoundError) and str(error.name).startswith("codebase."):
-        return f"{modules[-1]} imports {error.name}, which is not here; delete that line"
-    if _of_students(modules):
+        return f"{modules[-1]} imports {error.name}, which does not exist here; delete that line"
+    if _in_student_file(modules):
         return None
     if isinstance(error, ImportError) and str(error.name).split(".")[0] in REQUIRED:
-        if isinstance(error, ModuleNotFoundError):
-            return f"{error.name} is not installed: pip install -r requirements.txt"
-        return f"{error}; to install it anew: pip install --force-reinstall -r requirements.txt"
-    if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    return None
+        option = "" if isinstance(error, ModuleNotFoundError) else " --force-reinstall"
+        return f"{error}; to install it: pip install{option} -r requirements.txt"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):
+        return f"the output cannot be printed ({error.strerror}); what was saved is kept"
+    if isinstance(error, ValueError) and "Key backend" in str(error):
+        return f"MPLBACKEND: {error}"
+    return str(error) if isinstance(error, OSError) else None
 
 
-def lacking(error: Exception) -> str | None:
-    """The sentence for what a student's file has not got, or not yet; None for other errors."""
+def missing_in_student_file(error: Exception) -> str | None:
+    """The sentence for a function that a student's file does not have yet; else None."""
     modules = _modules(error)
     if isinstance(error, NotImplementedError) and modules and modules[-1] in TASKS:
         function = traceback.extract_tb(error.__traceback__)[-1].name
-        return f"{function} of {modules[-1]} is not written yet{f': {error}' if str(error) else ''}"
-    if isinstance(error, AttributeError) and not _of_students(modules):
+        reason = f": {error}" if str(error) else ""
+        return f"{function} of {modules[-1]} is not written yet{reason}"
+    if isinstance(error, AttributeError) and not _in_student_file(modules):
         owner = getattr(error.obj, "__name__", type(error.obj).__module__)
         if owner in STUDENTS:
-            return f"{owner} has no {error.name}, which this needs"
+            return f"{owner} has no {error.name}, which is needed here"
     return None
 
 
 @contextmanager
-def told(failures: list[str]) -> Iterator[None]:
-    """Tell what fails inside the block, in a sentence or by its traceback, and go on after it.
+def report_errors(failures: list[str]) -> Iterator[None]:
+    """Print an error inside the block, as a sentence or a traceback, and continue after the block.
 
-    The failures get it too. What a student's file has not got is told, and is no failure.
+    Appends the message to `failures`, unless a student's function is merely missing.
     """
     try:
         yield
+    except BrokenPipeError:  # nothing can be printed any more
+        raise
     except Exception as error:
-        if message := explain(error):
+        message = explain(error)
+        if message:
             print(f"run_vae.py: {message}", file=sys.stderr)
         else:
             traceback.print_exc()
-        if not lacking(error):
+        if not missing_in_student_file(error):
             failures.append(message or repr(error))
 
 
 def _modules(error: Exception) -> list[str]:
-    """The modules that the error came through, the one that raised it last."""
+    """The names of the modules in the error's traceback, the one that raised it last."""
     frames = traceback.walk_tb(error.__traceback__)
     return [str(frame.f_globals.get("__name__")) for frame, _ in frames]
 
 
-def _of_students(modules: list[str]) -> bool:
+def _in_student_file(modules: list[str]) -> bool:
     """Whether the last module of this project among them is a student's file."""
     ours = [name for name in modules if name.split(".")[0] == "codebase"]
     return bool(ours) and ours[-1] in STUDENTS

@@ -1,4 +1,4 @@
-"""Randomness: a seed for each purpose, all of them from the run's number."""
+"""Randomness: one seed for each purpose, all derived from the run's number."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,17 +9,19 @@ import torch
 WEIGHTS, ORDER, STEP = range(3)
 
 
-def seed_for(run: int, purpose: int, number: int = 0, process: int = 0) -> int:
-    """A seed of 64 bits for one purpose of a run, unrelated to those of all others.
+def seed_for(run: int, purpose: int, number: int = 0, rank: int = 0) -> int:
+    """Derive a seed of 64 bits for one purpose of a run.
 
-    The number is that of the epoch or the step, and the process one of those that share a batch.
+    Args:
+        number: the epoch or the step.
+        rank: the process, of those that share a batch.
     """
-    entropy = np.random.SeedSequence((run, purpose, number, process))
+    entropy = np.random.SeedSequence((run, purpose, number, rank))
     return int(entropy.generate_state(1, np.uint64)[0])
 
 
 def seed_all(seed: int, device: torch.device) -> None:
-    """Seed what draws without a generator of its own, on the CPU and on the device."""
+    """Seed PyTorch's global generators, on the CPU and on the device."""
     if device.type not in ("cpu", "cuda"):
         torch.manual_seed(seed)
         return
@@ -30,10 +32,18 @@ def seed_all(seed: int, device: torch.device) -> None:
 
 
 @contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Draw from `seed` inside the block, and leave the random state as it was before."""
-    on_cpu = device.type == "cpu"  # whose state is always among those kept
-    devices, kind = ([], "cuda") if on_cpu else ([device], device.type)
+def preserved(device: torch.device) -> Iterator[None]:
+    """Restore the global random state after the block."""
+    # fork_rng always saves the CPU state, and does not take "cpu" as a kind of device.
+    devices = [] if device.type == "cpu" else [device]
+    kind = "cuda" if device.type == "cpu" else device.type
     with torch.random.fork_rng(devices, device_type=kind):
+        yield
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the global generators for the block, and restore their state after it."""
+    with preserved(device):
         seed_all(seed, device)
         yield

@@ -1,79 +1,64 @@
-"""Standard output and standard error, whatever they are connected to."""
+"""Standard output and standard error, and the progress bar."""
 
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Any, TextIO
 
 
-class Lenient:
-    """A stream that goes on without a sound where nothing can be written any more.
+def configure_output() -> None:
+    """Print each line at once, and characters that the encoding lacks as escapes.
 
-    Attributes:
-        error: why something was lost; None if nothing was.
+    A stream that was closed before the program started becomes one that nobody reads.
     """
-
-    def __init__(self, stream: TextIO):
-        self.stream = stream
-        self.error: OSError | None = None
-
-    def write(self, text: str) -> int:
-        """Write the text if that is possible."""
-        try:
-            return self.stream.write(text)
-        except OSError as error:
-            self._lose(error)
-            return len(text)
-
-    def flush(self) -> None:
-        """Hand on what was written if that is possible."""
-        try:
-            self.stream.flush()
-        except OSError as error:
-            self._lose(error)
-
-    def _lose(self, error: OSError) -> None:
-        """Send what the stream still holds, and all that follows, to nowhere."""
-        self.error = error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
+    sys.stdout = sys.stdout or io.StringIO()
+    sys.stderr = sys.stderr or io.StringIO()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a notebook's stream does so by itself
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
 
 
-@contextmanager
-def lenient_streams() -> Iterator[tuple[Lenient, Lenient]]:
-    """Inside the block no run ends because standard output or standard error cannot be written.
-
-    Standard output hands on each line at once, and writes what its encoding does not have as
-    escapes; a notebook's does so by itself.
-    """
-    # Else the next file that is opened would take the number of a stream that is closed.
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-        name = ("stdin", "stdout", "stderr")[number]
-        setattr(sys, name, os.fdopen(number, "w" if number else "r"))
-    os.close(number)
-    before = sys.stdout, sys.stderr
-    usual: dict[str, Any] = {}
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        usual = {"errors": sys.stdout.errors, "line_buffering": sys.stdout.line_buffering}
-        sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
-    both = Lenient(sys.stdout), Lenient(sys.stderr)
-    sys.stdout, sys.stderr = both
+def flush_output() -> int:
+    """Flush standard output at the end of the program; return 1 if that fails, else 0."""
     try:
-        yield both
-    finally:
-        for stream in both:
-            stream.flush()
-        sys.stdout, sys.stderr = before
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(**usual)
+        sys.stdout.flush()
+    except OSError:
+        # Python would fail to flush it once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
 
 
 @contextmanager
-def only_errors() -> Iterator[None]:
-    """Print nothing inside the block; what it raises goes on."""
+def silenced() -> Iterator[None]:
+    """Print nothing inside the block; exceptions pass through."""
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         yield
+
+
+def is_interactive() -> bool:
+    """Whether a bar can be redrawn in place, as in a terminal or notebook but not in a file."""
+    return "ipykernel" in sys.modules or sys.stderr.isatty()
+
+
+@contextmanager
+def progress(run: int, initial: int, total: int) -> Iterator[tuple[Callable, float]]:
+    """Show the progress of a run inside the block.
+
+    Yields:
+        a function that shows a step and its loss, and the seconds to wait between its calls.
+    """
+    from tqdm import auto  # slow
+
+    interactive = is_interactive()
+    file = None if interactive else io.StringIO()  # only its text is used, line by line
+    bar = auto.tqdm(desc=f"run {run}", initial=initial, total=total, dynamic_ncols=True, file=file)
+
+    def show(step: int, loss: float) -> None:
+        bar.n = step
+        bar.set_postfix(loss=f"{loss:.2e}")
+        if not interactive and not bar.disable:
+            print(bar, file=sys.stderr)
+
+    with bar:
+        yield show, float(os.environ.get("TQDM_MININTERVAL", 0.25 if interactive else 30))

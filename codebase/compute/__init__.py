@@ -1,0 +1,1 @@
+"""The hardware: processor and threads, CUDA graphs, and the processes of torchrun."""

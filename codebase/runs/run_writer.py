@@ -1,0 +1,198 @@
+"""Saving, measuring, logging and interrupting a run while it trains."""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from codebase.data import Images
+from codebase.evaluate import Bounds, Measured, measure
+from codebase.runs import checkpoint, results
+from codebase.runs.folder import RunFolder
+from codebase.system.errors import Interrupted, UserError
+from codebase.system.signals import caught_signals
+from codebase.system.streams import progress
+
+LOG_EVERY = 100  # steps
+LOOK_EVERY = 10  # steps, after which several processes ask each other for signals
+# Steps after which the bounds on test images are measured, besides those of the checkpoints: 100,
+# 200, 500, 1,000 and so on.
+MEASURED_STEPS = {n * 10**e for n in (1, 2, 5) for e in range(2, 10)}
+
+
+class RunWriter:
+    """Saves, measures, logs and interrupts a training run.
+
+    Call `after_step` once per step; it logs, measures and saves when due. Of several processes that
+    share a batch, the first one writes, and all of them stop after the same step.
+
+    The folder does not change before the first step has succeeded. `measured` has the bounds that
+    the first process measured last. `training` is a Training; train.py imports this module.
+    """
+
+    def __init__(
+        self, training: Any, images: Images, iter_save: int, seconds_between_states: float
+    ):
+        self.training, self.images = training, images
+        self.settings, self.processes = training.settings, training.processes
+        self.iter_save, self.seconds_between_states = iter_save, seconds_between_states
+        self.folder = RunFolder(training.settings)
+        self.rows: list[results.Row] = []
+        self.window = torch.zeros(3, device=training.device)  # sum of the bounds since the last row
+        self.measured: Measured | None = None
+        self.signals: list[int] = []
+        self.show: Callable[[int, float], None]
+        self.show_interval = 0.0
+        self.is_new = True  # no step was taken in this session
+        self.started_at = self.saved_at = self.shown_at = time.monotonic()
+
+    @contextmanager
+    def session(self, resume: bool) -> Iterator[None]:
+        """Lock the folder, resume its run if asked, catch signals, and show a progress bar.
+
+        Raises UserError if the state is not intact, or another process trains in the folder.
+        """
+        first, settings = self.processes.first, self.settings
+        with self.folder.lock() if first else nullcontext(), caught_signals() as self.signals:
+            # Temporary files remain where a process was killed.
+            for leftover in self.folder.path.glob(".*.tmp") if first else ():
+                leftover.unlink(missing_ok=True)
+            if resume:
+                self._resume()
+            bar = progress(settings.run, self.training.step, settings.iter_max)
+            with bar as (self.show, self.show_interval):
+                try:
+                    yield
+                except ValueError:  # torch.distributions refuses parameters that are not finite
+                    self._check_finite()
+                    raise
+
+    def after_step(self, losses: Tensor) -> None:
+        """Log, measure and save when due.
+
+        Raises Interrupted after saving, if a process has received a signal and steps remain, and
+        UserError if the training has diverged.
+
+        Args:
+            losses: loss, NELBO, KL and REC of the step, (4,).
+        """
+        step, iter_max = self.training.step, self.settings.iter_max
+        if self.is_new:
+            self._enter_folder()
+        self.window += losses[1:]
+        if step % LOG_EVERY == 0:
+            self._add_row(results.TRAIN, Bounds(*(self.window / LOG_EVERY).tolist()))
+            self.window.zero_()
+        model_due = self._is_model_due()
+        if model_due or step in MEASURED_STEPS:
+            self._measure()
+        asks = step < iter_max and (self.processes.size == 1 or step % LOOK_EVERY == 0)
+        stopping = asks and self.processes.any(bool(self.signals))
+        now = time.monotonic()
+        state_due = model_due or stopping or now - self.saved_at >= self.seconds_between_states
+        # Reading the loss waits for the device, so it is read a few times per second only.
+        if state_due or now - self.shown_at >= self.show_interval:
+            loss = losses[0].item()
+            self._check_finite(loss)
+            self.show(step, loss)
+            self.shown_at = now
+        if state_due:
+            self._save()
+            self.saved_at = now
+        if stopping:
+            advice = "the same command with --resume 1 continues from there"
+            # Under torchrun another process may have received the signal.
+            number = self.signals[0] if self.signals else signal.SIGTERM
+            raise Interrupted(f"interrupted at step {step}; {advice}", number)
+
+    def _enter_folder(self) -> None:
+        """Move an earlier run aside unless this one continues it, and write the settings."""
+        self.is_new = False
+        if not self.processes.first:
+            return
+        start = self.training.step - 1
+        if start == 0 and (earlier := self.folder.move_aside()):
+            advice = "--resume 1 would have continued it"
+            tqdm.write(f"The earlier run is now {earlier}; {advice}")
+        results.write_settings(self.folder, self.training.device, start)
+
+    def _resume(self) -> None:
+        """Restore the run from its folder, if there is one, and complete its last save."""
+        try:
+            state = checkpoint.load_state(self.folder) if self.processes.first else None
+            state = self.processes.broadcast(state)
+            if state is None:
+                tqdm.write(f"Nothing to resume in {self.folder.path}: starting a new run")
+                return
+            with checkpoint.checkpoint_errors(f"{self.folder.state} does not fit these networks"):
+                self.training.load_state_dict(state["training"])
+                self.window.copy_(state["window"])
+                self.started_at -= state["seconds"]
+        except UserError as error:
+            advice = f"without --resume 1 a new run starts, and {self.folder.path} is renamed"
+            raise UserError(f"{error}; {advice}") from error
+        step, total = self.training.step, self.settings.iter_max
+        self.rows = [row for row in results.read_metrics(self.folder) if row.step <= step]
+        tqdm.write(f"{'Resuming' if step < total else 'Already'} at step {step}")
+        if step > total:
+            checkpoint.load_model(self.training.model, self.folder.model(total))
+        elif self._is_model_due() and step not in self.folder.saved_steps():
+            # It was not due when the state was saved, or the process was killed before writing it.
+            self._measure()
+            self._save()
+
+    def _is_model_due(self) -> bool:
+        step = self.training.step
+        return step % self.iter_save == 0 or step == self.settings.iter_max
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self.started_at, 3)
+
+    def _measure(self) -> None:
+        """Measure the bounds on test images, and put them into the rows."""
+        if self.processes.first:
+            self.measured = measure(self.training.model, self.images)
+            self._check_finite(self.measured.subset.nelbo + self.measured.all.nelbo)
+            self._add_row(results.SUBSET, self.measured.subset)
+            self._add_row(results.ALL, self.measured.all)
+
+    def _add_row(self, images: str, bounds: Bounds) -> None:
+        # After a resume, a row may be there already.
+        step = self.training.step
+        self.rows = [row for row in self.rows if (row.step, row.images) != (step, images)]
+        self.rows.append(results.Row(step, images, bounds, self._seconds()))
+
+    def _save(self) -> None:
+        """Write the rows and the state, and the model if it is due."""
+        if not self.processes.first:
+            return
+        # If the process is killed between two of these writes, resuming writes the rest again.
+        results.write_metrics(self.folder, self.rows)
+        state = {
+            "settings": self.settings.identity(),
+            "training": self.training.state_dict(),
+            "window": self.window,
+            "seconds": self._seconds(),
+        }
+        checkpoint.save(state, self.folder.state)
+        if self._is_model_due():
+            path = self.folder.model(self.training.step)
+            checkpoint.save_model(self.training.model, path)
+            tqdm.write(f"Saved to {path}")
+
+    def _check_finite(self, value: float = 0.0) -> None:
+        """Raise a UserError if a loss or bound, or a parameter, is not finite."""
+        parameters = self.training.model.parameters()
+        if math.isfinite(value) and all(p.isfinite().all() for p in parameters):
+            return
+        saved = self.folder.saved_steps()
+        last_good = self.folder.model(saved[-1]) if saved else "none"
+        reason = f"at step {self.training.step} the loss, a bound or a parameter is not finite"
+        advice = f"last good checkpoint: {last_good}; a smaller --lr may help"
+        raise UserError(f"the training diverged: {reason}; {advice}")
