@@ -1,4 +1,4 @@
-"""What is timed side by side: iterators, each item of which is a training step that was taken."""
+"""The training loops that are timed: iterators that take one training step per item."""
 
 from collections.abc import Iterator
 from itertools import chain, repeat
@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
-from codebase.data import Images, batch_rows
+from codebase.data import Images, batch_indices
 from codebase.settings import Settings
 from codebase.train import Training, new_model
 
 
 class ImageDataset(Dataset):
-    """Images one by one, each converted when asked for, as torchvision.datasets.MNIST does it."""
+    """Images that are converted one by one on access, as torchvision.datasets.MNIST does it."""
 
     def __init__(self, images: Tensor, labels: Tensor):
         self.images, self.labels = images.view(-1, 28, 28), labels
@@ -30,7 +30,7 @@ class ImageDataset(Dataset):
 
 
 def conventional(images: Images, device: torch.device) -> Iterator[None]:
-    """The loop as people write it: a loader, plain Adam, and the loss read at every step."""
+    """The loop as most people write it: a loader, plain Adam, and the loss read at every step."""
     model = new_model(Settings()).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     dataset = ImageDataset(images.train, images.train_labels)
@@ -48,18 +48,18 @@ def conventional(images: Images, device: torch.device) -> Iterator[None]:
 def project(
     images: Tensor, device: torch.device, settings: Settings, cuda_graph: bool = True
 ) -> Iterator[None]:
-    """The project's own steps."""
-    training, images = Training(settings, device, cuda_graph=cuda_graph), images.to(device)
-    for rows in batch_rows(len(images), settings.batch_size, settings.run, device):
-        training.take_step(images.index_select(0, rows))
+    """The loop of this project."""
+    training = Training(settings, device, cuda_graph=cuda_graph)
+    images = images.to(device)
+    for indices in batch_indices(len(images), settings.batch_size, settings.run, device):
+        training.take_step(images.index_select(0, indices))
         yield
 
 
 def products(images: Tensor, device: torch.device) -> Iterator[None]:
-    """The matrix products of a step and nothing else, into memory that is already there."""
+    """The matrix products of a step and nothing else, written into memory allocated before."""
     model = new_model(Settings()).to(device)
-    linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
-    weights = [module.weight.detach() for module in linear]
+    weights = [m.weight.detach() for m in model.modules() if isinstance(m, torch.nn.Linear)]
     inputs = [torch.randn(Settings().batch_size, w.shape[1], device=device) for w in weights]
     errors = [torch.randn(Settings().batch_size, w.shape[0], device=device) for w in weights]
     layers = list(zip(weights, inputs, errors, strict=True))
@@ -71,6 +71,6 @@ def products(images: Tensor, device: torch.device) -> Iterator[None]:
             w, x, e = layers[i]
             _, weight_gradient, input_gradient = results[i]
             torch.mm(e.t(), x, out=weight_gradient)
-            if i:  # nobody needs the gradient of the images
+            if i:  # The gradient of the images is not needed.
                 torch.mm(e, w, out=input_gradient)
         yield

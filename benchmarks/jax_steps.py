@@ -1,7 +1,7 @@
-"""The same training steps in JAX: one compiled scan over a block of them, timed when asked.
+"""Times the same training steps in JAX, compiled as one scan over a block of steps.
 
-Usage: python jax_steps.py IMAGES.npy STEPS. A block of STEPS steps is taken for every line on
-standard input, and the milliseconds of one of its steps are printed.
+Usage: python jax_steps.py IMAGES.npy STEPS. For every line on standard input it takes a block of
+STEPS steps, and prints the milliseconds per step.
 """
 
 import sys
@@ -13,23 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-Z, BATCH = 10, 100
+Z = 10
+BATCH = 100
 ENCODER, DECODER = (784, 300, 300, 2 * Z), (Z, 300, 300, 784)
 
 
-def initial(sizes, key):
-    """Weights and biases of linear layers, drawn as PyTorch draws them."""
+def initial_layers(sizes, key):
+    """Weights and biases of linear layers, sampled as PyTorch samples them."""
     layers = []
     for inputs, outputs in pairwise(sizes):
         key, *keys = jax.random.split(key, 3)
         shapes = ((inputs, outputs), (outputs,))
         limit = inputs**-0.5
-        layers.append(
-            [
-                jax.random.uniform(k, shape, minval=-limit, maxval=limit)
-                for k, shape in zip(keys, shapes, strict=True)
-            ]
-        )
+        pairs = zip(keys, shapes, strict=True)
+        layers.append([jax.random.uniform(k, s, minval=-limit, maxval=limit) for k, s in pairs])
     return layers
 
 
@@ -51,15 +48,15 @@ def negative_elbo(parameters, x, key):
 
 
 def main(path, steps):
-    """Take a block of steps for every line on standard input."""
+    """Time a block of steps for every line on standard input."""
     images = jnp.asarray(np.load(path))
     optimizer = optax.adam(1e-3)
 
-    def step(carry, rows):
-        """One training step."""
+    def step(carry, indices):
+        """Take one training step."""
         parameters, moments, key = carry
         key, pixels, noise = jax.random.split(key, 3)
-        x = jax.random.bernoulli(pixels, images[rows] / 255).astype(jnp.float32)
+        x = jax.random.bernoulli(pixels, images[indices] / 255).astype(jnp.float32)
         gradient = jax.value_and_grad(negative_elbo, has_aux=True)
         (nelbo, parts), slopes = gradient(parameters, x, noise)
         changes, moments = optimizer.update(slopes, moments)
@@ -67,16 +64,16 @@ def main(path, steps):
 
     @jax.jit
     def block(carry):
-        """A block of steps, over images in random order."""
+        """Take a block of steps, with the images in random order."""
         parameters, moments, key = carry
         key, order = jax.random.split(key)
-        copies = -(-steps * BATCH // len(images))
-        orders = [jax.random.permutation(k, len(images)) for k in jax.random.split(order, copies)]
-        rows = jnp.concatenate(orders)[: steps * BATCH].reshape(steps, BATCH)
-        return jax.lax.scan(step, (parameters, moments, key), rows)
+        epochs = -(-steps * BATCH // len(images))
+        orders = [jax.random.permutation(k, len(images)) for k in jax.random.split(order, epochs)]
+        indices = jnp.concatenate(orders)[: steps * BATCH].reshape(steps, BATCH)
+        return jax.lax.scan(step, (parameters, moments, key), indices)
 
     keys = jax.random.split(jax.random.key(0), 3)
-    parameters = [initial(ENCODER, keys[0]), initial(DECODER, keys[1])]
+    parameters = [initial_layers(ENCODER, keys[0]), initial_layers(DECODER, keys[1])]
     carry = parameters, optimizer.init(parameters), keys[2]
     for _ in sys.stdin:
         start = time.perf_counter()
