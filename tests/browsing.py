@@ -1,4 +1,4 @@
-"""A real browser, and what a page in it shows."""
+"""A real browser: opening it, reading a page in it, and using mouse, keys and touch."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ ARGUMENTS = (
 
 
 def open_browser(profile: Path) -> webdriver.Chrome:
-    """Start Chromium with an empty profile; without one that is installed, the test is skipped."""
+    """Start Chromium with an empty profile; skip the test if it is not installed."""
     names = ("chromium", "chromium-browser", "google-chrome", "chrome")
     program = next(filter(None, map(shutil.which, names)), None)
     driver = shutil.which("chromedriver")
@@ -39,12 +39,12 @@ def open_browser(profile: Path) -> webdriver.Chrome:
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         options.add_argument("--no-sandbox")  # Chromium's sandbox does not work for root
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    # With the driver's path given, Selenium looks for none and downloads none.
+    # Given the path of the driver, Selenium does not download one.
     return webdriver.Chrome(options, webdriver.ChromeService(driver))
 
 
 def emulate(browser, width: int, height: int, scheme: str, density: int = 1) -> None:
-    """Take a screen of that size, a phone's if it is narrow, and a light or dark scheme."""
+    """Set the size of the screen, a phone if it is narrow, and a light or dark scheme."""
     size = {"width": width, "height": height, "deviceScaleFactor": density, "mobile": width < 700}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     feature = {"name": "prefers-color-scheme", "value": scheme}
@@ -52,7 +52,7 @@ def emulate(browser, width: int, height: int, scheme: str, density: int = 1) -> 
 
 
 def change(page, width: int, height: int, scheme: str, density: int = 1) -> None:
-    """Change screen or scheme of a page that is open, and wait until it has drawn itself anew."""
+    """Change the screen or scheme of an open page, and wait until the page has adapted."""
     emulate(page, width, height, scheme, density)
     script = """const answer = arguments[0], dark = matchMedia("(prefers-color-scheme: dark)");
         requestAnimationFrame(() => requestAnimationFrame(() =>
@@ -62,15 +62,15 @@ def change(page, width: int, height: int, scheme: str, density: int = 1) -> None
 
 
 def requested(browser) -> set[str]:
-    """What the browser's pages have asked for since this was called last."""
+    """The addresses that pages have requested since the last call."""
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     requests = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
-    # Not what the browser's own first page asks for.
+    # The first page of the browser itself makes requests of its own.
     return {r["request"]["url"] for r in requests if not r["documentURL"].startswith("chrome:")}
 
 
 def mouse(page) -> ActionChains:
-    """What mouse and keys do, at once."""
+    """Actions of mouse and keys without pauses."""
     return ActionChains(page, duration=0)
 
 
@@ -79,19 +79,19 @@ def find(page, selector):
 
 
 def visible(page, element):
-    """Bring an element of the page into the window, and give it."""
+    """Scroll an element into the window, and return it."""
     page.execute_script("arguments[0].scrollIntoView({ block: 'center' })", element)
     return element
 
 
 def touch(page, kind, *points):
-    """Have fingers start, move, end or be cancelled, at points (x, y) of the window."""
+    """Start, move, end or cancel touches at points (x, y) of the window."""
     fingers = [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(points)]
     page.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
 
 
 def seed_random(page):
-    """Have the page draw the same random numbers at each time, of a generator called mulberry32."""
+    """Replace the page's random numbers by a seeded generator called mulberry32."""
     page.execute_script(
         """let state = 1;
            Math.random = () => {
@@ -104,22 +104,22 @@ def seed_random(page):
 
 
 def values(page, script):
-    """Numbers of the page, as PyTorch has them."""
+    """The numbers of an array in the page, as a tensor."""
     return torch.tensor(page.execute_script(f"return Array.from({script})"), dtype=torch.float32)
 
 
-def place(page):
+def z_of(page):
     """The z of the page."""
     return values(page, "state.z")
 
 
-def bound(page):
-    """KL, REC and NELBO as the page shows them."""
-    return [float(find(page, f"#{name}").text) for name in ("KL", "REC", "NELBO")]
+def numbers(page):
+    """KL, REC and their sum as the page shows them."""
+    return [float(find(page, f"#{name}").text) for name in ("KL", "REC", "sum")]
 
 
 def source(page):
-    """Where z comes from, as the page says it."""
+    """The source of z that the page names."""
     return find(page, "#source").text.removeprefix("z is ").removesuffix(".")
 
 
@@ -135,7 +135,7 @@ def press(page, *names):
 
 
 def floats(text, kind="<f4"):
-    """The numbers that the page holds as text; torch.tensor makes a copy that may be written."""
+    """Decode numbers that the page holds as text; torch.tensor makes a writable copy."""
     return torch.tensor(np.frombuffer(base64.b64decode(text), kind))
 
 

@@ -1,10 +1,10 @@
-"""What several tests share: where the images are, and the command line in and out of process."""
+"""Fixtures of several tests: the images, and the command line in this process or another."""
 
 import os
 
-# Before torch: tests run side by side, and threads of several processes would wait for each other.
+# Set before torch is imported: tests run in parallel, and too many threads wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# The tests are of the CPU, and the same on every machine, unless a GPU is asked for by its number.
+# The tests use the CPU, unless CUDA_VISIBLE_DEVICES names a GPU.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import multiprocessing
@@ -23,7 +23,7 @@ import torch
 
 from codebase.data import Images
 from codebase.datasets import synthetic
-from codebase.datasets.loading import load_synthetic
+from codebase.datasets.loading import load
 from codebase.models import nns
 from codebase.system.signals import ENDING
 from run_vae import main
@@ -31,7 +31,7 @@ from run_vae import main
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "run_vae.py"
 NETWORKS = ROOT / "tests" / "networks"
-# How many synthetic digits the program draws here, a hundredth of what it usually does.
+# Numbers of synthetic digits in these tests, a hundredth of the usual ones.
 FEWER = {"TRAIN_COUNTS": [60] * 10, "TEST_COUNTS": [30] * 10}
 # Nobody listens on this port: every attempt to reach the network is refused at once.
 OFFLINE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
@@ -39,21 +39,21 @@ OFFLINE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
 
 @pytest.fixture(scope="session")
 def all_synthetic_images() -> Images:
-    return load_synthetic()
+    return load("synthetic", Path())
 
 
 @pytest.fixture(scope="session")
 def synthetic_images() -> Images:
-    """Some synthetic digits, as the program draws them here."""
+    """Synthetic digits, fewer than usual."""
     with pytest.MonkeyPatch.context() as patch:
         for name, counts in FEWER.items():
             patch.setattr(synthetic, name, counts)
-        return load_synthetic()
+        return load("synthetic", Path())
 
 
 @pytest.fixture(scope="session")
 def mnist_dir() -> Path:
-    """The data folder with real MNIST that the environment names."""
+    """The folder of the real MNIST, from the environment variable MNIST_DIR."""
     if not os.environ.get("MNIST_DIR"):
         pytest.skip("MNIST_DIR is not set")
     return Path(os.environ["MNIST_DIR"]).resolve()
@@ -90,7 +90,7 @@ def script(tmp_path_factory) -> Path:
 
 
 def copy_project(folder: Path) -> Path:
-    """Copy the program, add small networks, and have it draw fewer digits.
+    """Copy the program, with small networks added and fewer synthetic digits.
 
     Returns:
         the path of its run_vae.py.
@@ -102,23 +102,23 @@ def copy_project(folder: Path) -> Path:
 
 
 def draw_fewer_digits(project: Path) -> None:
-    """Have a copy of the project draw fewer synthetic digits."""
+    """Reduce the number of synthetic digits in a copy of the project."""
     with open(project / "codebase/datasets/synthetic.py", "a") as file:
         file.writelines(f"\n{name} = {counts}\n" for name, counts in FEWER.items())
 
 
 @pytest.fixture(scope="session")
 def forking() -> ForkServerContext:
-    """Starts processes from one in which PyTorch is imported, so that they are there at once."""
+    """Starts processes quickly, from one in which PyTorch is imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch._dynamo", "pytest", "tqdm", "matplotlib.pyplot"])
     return context
 
 
 def usual_signals() -> None:
-    """Handle signals as the shell of a terminal starts a program, whatever the tests' own did.
+    """Give signals their default actions, as a terminal's shell does.
 
-    A program inherits which signals are ignored: in a script, a command with & ignores Ctrl-C.
+    A program inherits ignored signals: a background command of a script ignores Ctrl-C.
     """
     for number in ENDING:
         signal.signal(number, signal.SIG_DFL)
@@ -127,7 +127,7 @@ def usual_signals() -> None:
 
 @pytest.fixture
 def stray():
-    """The signals that reach this process and that nothing else collects."""
+    """Collects the signals for which no other handler is installed."""
     received = []
     before = {n: signal.signal(n, lambda n, _: received.append(n)) for n in ENDING}
     yield received
@@ -137,7 +137,7 @@ def stray():
 
 @pytest.fixture
 def start(tmp_path):
-    """Start a Python program in an empty folder; what is left of it at the end is killed."""
+    """Start Python programs in an empty folder; those that still run at the end are killed."""
     started = []
 
     def start(*arguments, **options) -> subprocess.Popen:
@@ -157,7 +157,7 @@ def start(tmp_path):
 
 
 def wait_for(condition: Callable[[], object], minutes: float = 5) -> None:
-    """Wait until something has happened, however slow the machine is."""
+    """Wait until the condition holds; the limit is generous, for slow machines."""
     deadline = time.monotonic() + 60 * minutes
     while not condition():
         assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""Images and models whose pictures say what they show, and reading a picture as it is seen."""
+"""Images that contain numbers, models of these images, and how to read figures of them."""
 
 import io
 
@@ -12,15 +12,15 @@ from codebase.datasets.synthetic import TEST_COUNTS
 from codebase.models.vae import VAE
 from codebase.pictures.drawing import DPI
 
-# An image here is 7 x 7 blocks of 4 x 4 pixels. Three of its corners are black and one is white, so
-# that it looks different in each of the eight ways to turn or mirror it. The 35 blocks in between,
-# without the first and the last row, hold numbers.
+# An image consists of 7 x 7 blocks of 4 x 4 pixels. Three corners are black and one is white, so a
+# test notices if the image is turned or mirrored. The five rows of blocks between the first and the
+# last one contain up to 35 numbers.
 CORNERS = {0: 1.0, 42: 1.0, 48: 1.0}
 NUMBERS = slice(7, 42)
 
 
 def from_blocks(numbers: Tensor) -> Tensor:
-    """Images (n, 784) with the numbers (n, up to 35), each 0 to 1, in their blocks."""
+    """Make images (n, 784) with numbers (n, up to 35) from 0 to 1 in their blocks."""
     blocks = torch.zeros(len(numbers), 49)
     blocks[:, list(CORNERS)] = 1.0
     blocks[:, NUMBERS.start : NUMBERS.start + numbers.shape[1]] = numbers
@@ -28,7 +28,7 @@ def from_blocks(numbers: Tensor) -> Tensor:
 
 
 def to_blocks(images: Tensor) -> Tensor:
-    """The numbers (..., 35) in upright images (..., 28, 28), which are checked to be upright."""
+    """Read the numbers (..., 35) from images (..., 28, 28), which must be upright."""
     blocks = images.unflatten(-1, (7, 4)).unflatten(-3, (7, 4))[..., :, 1:3, :, 1:3].mean((-3, -1))
     blocks = blocks.flatten(-2)
     for place in (0, 6, 42, 48):
@@ -37,21 +37,20 @@ def to_blocks(images: Tensor) -> Tensor:
 
 
 def bits(numbers: Tensor) -> Tensor:
-    """Whole numbers below 2 ** 14 as their bits (..., 14)."""
+    """Convert integers below 2 ** 14 to bits (..., 14)."""
     return (numbers[..., None] >> torch.arange(14) & 1).float()
 
 
 def number(blocks: Tensor) -> Tensor:
-    """The whole numbers of their bits, which may be smudged."""
+    """Convert bits (..., 14) to integers; the bits need not be exact."""
     assert ((blocks[..., :14] - 0.5).abs() > 0.3).all()
     return ((blocks[..., :14] > 0.5).long() << torch.arange(14)).sum(-1)
 
 
 def numbered_images() -> Images:
-    """A data set with as many test images of each digit as MNIST, each with its row number in it.
+    """Make a data set with MNIST's number of test images of each digit; each contains its index.
 
-    A last block of the images is grey, and the same number of pixels are 0 and 1 in it once it is
-    binarized, to tell an image from its bits.
+    One more block is grey, so that a test can tell an image from its bits.
     """
     labels = torch.arange(10).repeat_interleave(torch.tensor(TEST_COUNTS))
     labels = labels[torch.randperm(10000, generator=torch.Generator().manual_seed(1))].byte()
@@ -62,7 +61,7 @@ def numbered_images() -> Images:
 
 
 class Reader(nn.Module):
-    """An encoder that knows the posterior of each numbered image."""
+    """An encoder that looks up the posterior of the index in a numbered image."""
 
     def __init__(self, m: Tensor, v: Tensor):
         super().__init__()
@@ -70,14 +69,14 @@ class Reader(nn.Module):
         self.register_buffer("v", v)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        rows = number(to_blocks(x.view(-1, 28, 28)))
-        return self.m[rows], self.v[rows]
+        indices = number(to_blocks(x.view(-1, 28, 28)))
+        return self.m[indices], self.v[indices]
 
     forward = encode
 
 
 class Painter(nn.Module):
-    """A decoder that paints z from -4 to 4 into the blocks, from white to black."""
+    """A decoder that shows each z from -4 to 4 as the grey of a block, from white to black."""
 
     def decode(self, z: Tensor) -> Tensor:
         return from_blocks(z / 8 + 0.5).logit(1e-6)
@@ -86,24 +85,24 @@ class Painter(nn.Module):
 
 
 def painted(images: Tensor) -> Tensor:
-    """The z (..., 35) that upright images (..., 28, 28) were painted with."""
+    """Read the z (..., 35) of the painter from images (..., 28, 28)."""
     return 8 * (to_blocks(images) - 0.5)
 
 
 def known_model(m: Tensor, v: Tensor | None = None) -> VAE:
-    """A model with the posterior N(m, v) of each numbered image, m and v (10000, z)."""
+    """Make a model with the posterior N(m, v) for each numbered image, m and v (10000, z)."""
     model = VAE(name="known", z_dim=m.shape[1])
     model.enc, model.dec = Reader(m, torch.ones_like(m) if v is None else v), Painter()
     return model
 
 
 def means(seed: int = 0, z: int = 3) -> Tensor:
-    """Means of the numbered images that a decoder can paint, (10000, z)."""
+    """Sample posterior means (10000, z) that the painter can show."""
     return torch.randn(10000, z, generator=torch.Generator().manual_seed(seed)).clamp(-3, 3)
 
 
-def lively(z_dim: int) -> VAE:
-    """A model of the usual networks whose images and posteriors vary without training."""
+def random_model(z_dim: int) -> VAE:
+    """Make an untrained model with varied images and posteriors."""
     torch.manual_seed(0)
     model = VAE(z_dim=z_dim)
     with torch.no_grad():
@@ -114,12 +113,12 @@ def lively(z_dim: int) -> VAE:
 
 
 def labels(axis) -> list[str]:
-    """What is written along an axis."""
+    """The tick labels of an axis."""
     return [label.get_text() for label in axis.get_ticklabels()]
 
 
 def seen(axes, dpi: int = DPI) -> np.ndarray:
-    """What is inside of axes when their figure is drawn, (height, width, 3), 0 to 1."""
+    """The pixels (height, width, 3) inside the axes, from 0 to 1."""
     picture = io.BytesIO()
     axes.figure.savefig(picture, format="png", dpi=dpi)
     picture.seek(0)
@@ -132,19 +131,19 @@ def seen(axes, dpi: int = DPI) -> np.ndarray:
 
 
 def cells(axes, rows: int, columns: int, margin: int = 0, dpi: int = DPI) -> Tensor:
-    """The images of a grid as it is seen, from the top left, (rows, columns, 28, 28), black is 1.
+    """Read the images of a grid, (rows, columns, 28, 28) with 1 for black, from the pixels of axes.
 
     Args:
-        margin: empty pixels of the images between the edge of the axes and the grid.
+        margin: empty pixels, in units of the images, between the edges of the axes and of the grid.
     """
     pixels = seen(axes, dpi)
 
-    def places(count: int, size: int) -> np.ndarray:
-        """The pixels of the picture in the middle of the pixels of the images, along one side."""
+    def middles(count: int, size: int) -> np.ndarray:
+        """The pixels of the picture in the middle of each pixel of the images, along one side."""
         pixel = 30 * np.arange(count)[:, None] + np.arange(28) + 0.5 + margin
         return (pixel / (30 * count - 2 + 2 * margin) * size).astype(int).ravel()
 
-    chosen = pixels[places(rows, len(pixels))][:, places(columns, pixels.shape[1])]
-    assert np.ptp(chosen, axis=2).max() == 0  # there is no colour
+    chosen = pixels[middles(rows, len(pixels))][:, middles(columns, pixels.shape[1])]
+    assert np.ptp(chosen, axis=2).max() == 0  # grey has no colour
     dark = torch.from_numpy(1 - chosen[..., 0].astype(np.float32))
     return dark.view(rows, 28, columns, 28).transpose(1, 2)

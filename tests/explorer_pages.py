@@ -1,8 +1,8 @@
-"""What the tests of the explorer's page share: one browser, one set of images and one page."""
+"""Fixtures of all tests of the explorer page: a browser, images, a model and the page open."""
 
 import pytest
 from browsing import emulate, open_browser, requested
-from drawn import lively, numbered_images
+from drawn import numbered_images, random_model
 
 from codebase.pictures import explorer
 
@@ -21,12 +21,12 @@ def images():
 
 @pytest.fixture(scope="session")
 def model():
-    return lively(10)
+    return random_model(10)
 
 
 @pytest.fixture(scope="session")
 def title():
-    return "model=vae_z=10_lr=0.002_lr_schedule=linear</script><script>alert('&amp;')</script>"
+    return "z = 10, run 0</script><script>alert('&amp;')</script>"
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +38,7 @@ def path(model, images, title, tmp_path_factory):
 
 @pytest.fixture
 def open_page(browser):
-    """Open a page, and find at the end that it said nothing and asked no network for anything."""
+    """Open a page, and check at the end that it logged nothing and requested nothing else."""
     opened = []
 
     def open_page(path, width=1280, height=900, scheme="light", density=1):

@@ -1,6 +1,6 @@
-"""What torchrun does for a program, from a process in which PyTorch is imported already.
+"""Start a program as torchrun does, from a process that has imported PyTorch.
 
-Nothing of the project is imported here: the program brings its own.
+This module imports nothing of the project, so that the program can import its own copy.
 """
 
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def run_script(script: Path, arguments: list[str], folder: Path, rank: int, size: int, port: int):
-    """Be process `rank` of `size`, whose store is served at the port; write into output-`rank`."""
+    """Be process `rank` of `size`, with a store at the port, and write into output-`rank`."""
     os.chdir(folder)
     output = os.open(f"output-{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for number in (1, 2):
@@ -19,6 +19,7 @@ def run_script(script: Path, arguments: list[str], folder: Path, rank: int, size
     os.environ |= {name: str(size) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")}
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
     os.environ |= {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    os.environ["TORCHELASTIC_RESTART_COUNT"] = "0"
     sys.path.insert(0, str(script.parent))
     sys.argv = [str(script), *arguments]
     runpy.run_path(str(script), run_name="__main__")

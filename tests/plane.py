@@ -1,4 +1,4 @@
-"""The map of the explorer's page as it is seen, and a mouse on it."""
+"""The map of the explorer page: functions that read its canvases and move the mouse on it."""
 
 import pytest
 import torch
@@ -14,10 +14,10 @@ PIXELS = """const pixels = id => {
       return copy.getImageData(0, 0, width, height).data;
     };"""
 
-# Where the two lines of the cross are, as pixels from the left and the top. Each line makes a peak
-# of its colour over at most two columns or rows.
+# The position of the cross, in pixels from the left and the top. Each of its two lines is a peak of
+# its colour in at most two columns or rows.
 CROSS = """const cross = ([red, green, blue]) => {
-      const data = pixels("here"), side = document.getElementById("here").width;
+      const data = pixels("cross"), side = document.getElementById("cross").width;
       const totals = [new Float64Array(side), new Float64Array(side)];
       for (let y = 0, i = 0; y < side; y++)
         for (let x = 0; x < side; x++, i += 4) {
@@ -36,7 +36,7 @@ CROSS = """const cross = ([red, green, blue]) => {
 
 
 class Map:
-    """The map as it is seen: where its points are, found out by going to five of them."""
+    """The map, with the positions of its points on the screen."""
 
     def __init__(self, page):
         self.page = page
@@ -48,8 +48,11 @@ class Map:
         self.measure()
 
     def measure(self):
-        """Find out how a point (u, v) of the plane becomes a place (x, y), in CSS pixels."""
-        here = visible(self.page, find(self.page, "#here"))
+        """Fit how a point (u, v) of the plane becomes a position (x, y) in CSS pixels.
+
+        The fit uses the cross at the posterior means of five images.
+        """
+        here = visible(self.page, find(self.page, "#cross"))
         self.side = here.size["width"]
         chosen = [0, 25, 50, 75, 99]
         script = f"""{PIXELS} {CROSS}
@@ -64,24 +67,24 @@ class Map:
             torch.linalg.lstsq(torch.cat([points[:, [k]], ones], 1), seen[:, k]).solution
             for k in (0, 1)
         )
-        assert right > 0  # to the right and upwards, by one scale
-        assert down.item() == pytest.approx(-right.item(), rel=0.02)
+        assert right > 0
+        assert down.item() == pytest.approx(-right.item(), rel=0.02)  # Both axes have one scale.
         self.scale, self.zero = right.item(), torch.stack([x0, y0])
         torch.testing.assert_close(self.places[chosen], seen, rtol=0, atol=1)
 
     @property
     def places(self):
-        """Where the test images' points are, (1000, 2) in CSS pixels from the top left."""
+        """The positions of the test images' points, (1000, 2) in CSS pixels from the top left."""
         return self.zero + self.points * self.scale * torch.tensor([1, -1])
 
     def cross(self):
-        """Where the cross is, in CSS pixels from the top left."""
+        """The position of the cross, in CSS pixels from the top left."""
         script = f"""{PIXELS} {CROSS}
             return cross(arguments[0]).map(value => value / devicePixelRatio)"""
         return self.page.execute_script(script, self.colour("--accent").tolist())
 
     def seen(self, canvas):
-        """What is seen on a canvas of the map, (height, width, 4), 0 to 255."""
+        """The pixels of a canvas of the map, (height, width, 4), 0 to 255."""
         script = f"""{PIXELS}
             let text = "";
             for (const value of pixels(arguments[0])) text += String.fromCharCode(value);
@@ -91,7 +94,7 @@ class Map:
         return pixels.view(side, side, 4).long()
 
     def seen_at(self, canvas, places):
-        """What is seen there on a canvas of the map, (n, 4), 0 to 255."""
+        """The pixels (n, 4) at positions on a canvas of the map, 0 to 255."""
         script = f"""{PIXELS}
             const data = pixels(arguments[0]), {{ width }} = document.getElementById(arguments[0]);
             return arguments[1].map(place => {{
@@ -101,40 +104,40 @@ class Map:
         return torch.tensor(self.page.execute_script(script, canvas, places.tolist()))
 
     def colour(self, name):
-        """A colour of the page's style."""
+        """A colour (3,) of the page's style, by its name."""
         text = self.page.execute_script(
             "return getComputedStyle(document.documentElement).getPropertyValue(arguments[0])", name
         )
         return torch.tensor([int(text.strip()[i : i + 2], 16) for i in (1, 3, 5)])
 
     def amount(self, canvas, name):
-        """How much of a colour is in each pixel of a canvas, 0 to 1."""
+        """The opacity of a colour in each pixel of a canvas, 0 to 1."""
         pixels = self.seen(canvas)
         like = (pixels[..., :3] - self.colour(name)).abs().amax(-1) < 40
         return pixels[..., 3] / 255 * like
 
     def lonely(self, gap):
-        """The test images whose points are that far from all others, in CSS pixels."""
+        """The test images whose points are more than `gap` CSS pixels from all others."""
         distances = torch.cdist(self.places, self.places).fill_diagonal_(torch.inf)
         return (distances.min(1).values > gap).nonzero().squeeze(1).tolist()
 
     def empty_place(self):
-        """The place farthest from all points and from the way between the first A and B."""
+        """The position farthest from all points and from the line between the first A and B."""
         grid = torch.cartesian_prod(*[torch.arange(45.0, self.side - 45, 5)] * 2)
-        way = torch.lerp(self.places[20], self.places[70], torch.linspace(0, 1, 50)[:, None])
-        gaps = torch.cdist(grid, torch.cat([self.places, way])).min(1).values
+        line = torch.lerp(self.places[20], self.places[70], torch.linspace(0, 1, 50)[:, None])
+        gaps = torch.cdist(grid, torch.cat([self.places, line])).min(1).values
         assert gaps.max() > 12
         return grid[gaps.argmax()]
 
     def in_window(self, place):
-        """A place of the map in the window."""
+        """Convert a position on the map to one in the window."""
         box = self.page.execute_script(
-            "return document.getElementById('here').getBoundingClientRect()"
+            "return document.getElementById('cross').getBoundingClientRect()"
         )
         return round(box["x"] + float(place[0])), round(box["y"] + float(place[1]))
 
     def mouse(self, *places, button=0, release=True):
-        """Press a button at the first place, go to the others, and release it."""
+        """Press a button at the first position, move to the others, and release it."""
         actions = ActionBuilder(self.page, duration=0)
         for i, place in enumerate(places):
             actions.pointer_action.move_to_location(*self.in_window(place))
@@ -145,5 +148,5 @@ class Map:
         actions.perform()
 
     def hover(self, place):
-        """Go to a place without a button."""
+        """Move to a position without pressing a button."""
         self.mouse(place, button=None)

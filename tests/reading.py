@@ -1,4 +1,4 @@
-"""Watching for what makes a program wait for a GPU."""
+"""Detect operations that make a program wait for a GPU."""
 
 from torch.overrides import TorchFunctionMode
 
@@ -9,7 +9,7 @@ READING = {
 
 
 class NoReading(TorchFunctionMode):
-    """Inside the block no value of a tensor may be read into Python."""
+    """Fail if a value of a tensor is read into Python inside the block."""
 
     def __torch_function__(self, function, types, arguments=(), options=None):
         assert function.__name__ not in READING, f"{function.__name__} reads a tensor's values"

@@ -1,4 +1,4 @@
-"""Solutions of the assignment whose functions need all their arguments in one shape."""
+"""Versions of the student's functions that accept only arguments of equal shape."""
 
 import inspect
 
@@ -7,15 +7,15 @@ from codebase import utils
 FUNCTIONS = ("sample_gaussian", "kl_normal", "log_normal", "log_bernoulli_with_logits")
 
 
-def want_one_shape(monkeypatch) -> set[str]:
-    """Have them refuse arguments of several shapes; give the names of those that get called."""
+def require_equal_shapes(monkeypatch) -> set[str]:
+    """Make the functions refuse arguments of different shapes; return the names of those called."""
     called = set()
 
     def strict(function):
         def call(*arguments, **named):
             tensors = inspect.signature(function).bind(*arguments, **named).arguments.values()
             shapes = {tuple(tensor.shape) for tensor in tensors}
-            assert len(shapes) == 1, f"{function.__name__} was given the shapes {shapes}"
+            assert len(shapes) == 1, f"{function.__name__} was called with the shapes {shapes}"
             called.add(function.__name__)
             return function(*arguments, **named)
 

@@ -25,8 +25,8 @@ def test_help_shows_every_default(run_vae):
     assert finished.returncode == 0
     words = " ".join(finished.stdout.split())
     for option, default in DEFAULTS.items():
-        told = re.search(rf" --{option} \S+ .*?\(default: (\S+)\)", words)
-        assert told[1] == str(default)
+        shown = re.search(rf" --{option} \S+ .*?\(default: (\S+)\)", words)
+        assert shown[1] == str(default)
 
 
 def test_the_defaults_are_those_of_the_readme():
@@ -34,7 +34,7 @@ def test_the_defaults_are_those_of_the_readme():
     assert {key: DEFAULTS[key] for key in Settings._fields} == Settings(dataset="auto")._asdict()
 
 
-def test_checkpoints_are_as_far_apart_from_python_as_on_the_command_line():
+def test_iter_save_has_the_same_default_in_python():
     assert parse_arguments([]).iter_save == signature(train).parameters["iter_save"].default
 
 
@@ -53,10 +53,7 @@ def test_checkpoints_are_as_far_apart_from_python_as_on_the_command_line():
         (["--batch_size", "0"], "--batch_size: must be"),
         (["--train", "yes"], "--train: must be a whole number from 0 to "),
         (["--dataset", "cifar"], "--dataset: must be auto or mnist or synthetic, not 'cifar'"),
-        (
-            ["--nn", "v0", "--dataset", "synthetic"],
-            "--nn: must be noting or tiny or v1 or watched, not 'v0'",
-        ),
+        (["--nn", "v0"], "v1 or watched, not 'v0'"),
         (["--device", "gpu"], "--device: this machine has no device 'gpu', only "),
         (["--device", "cuda:99"], "--device: this machine has no device 'cuda:99'"),
         (["--lr", "0"], "--lr: must be a number from 1e-09 to 1000000000, not '0'"),
@@ -65,14 +62,11 @@ def test_checkpoints_are_as_far_apart_from_python_as_on_the_command_line():
         (["--lr_schedule", "cosine"], "--lr_schedule: invalid choice"),
         (["--runs", "0"], "--runs: must be a whole number from 1"),
         (["--resume", "2"], "--resume: must be a whole number from 0 to 1"),
-        (["--iter"], "unknown argument --iter; --iter_max is known"),
-        (["--iter-max", "5"], "unknown argument --iter-max; --iter_max is known"),
-        (["--iter-max=5"], "unknown argument --iter-max=5; --iter_max is known"),
+        (["--iter"], "unknown argument --iter; did you mean --iter_max?"),
+        (["--iter-max", "5"], "unknown argument --iter-max; did you mean --iter_max?"),
+        (["--iter-max=5"], "unknown argument --iter-max=5; did you mean --iter_max?"),
         (["--learning_rate", "5"], "unknown argument --learning_rate; see --help"),
         (["train"], "unknown argument train; "),
-        (["--iter_max", "2e4"], "not '2e4'; write 20000\n"),
-        (["--z", "10.0"], "not '10.0'; write 10\n"),
-        (["--iter_max", "0.5e1"], "not '0.5e1'; write 5\n"),
         (["--iter_max", "1e99"], "not '1e99'\n"),
         (["--run", "-1.0"], "not '-1.0'\n"),
         (["--train", "3"], "--train: must be a whole number from 0 to 2"),
@@ -92,7 +86,7 @@ def test_a_wrong_argument_is_one_sentence(run_vae, tmp_path, arguments, part):
     option=st.sampled_from(sorted(DEFAULTS)),
     value=st.one_of(st.text(max_size=30), st.integers().map(str), st.floats().map(str)),
 )
-def test_any_value_is_taken_or_refused_with_a_sentence(capsys, option, value):
+def test_any_value_is_accepted_or_refused_with_a_sentence(capsys, option, value):
     try:
         parsed = getattr(parse_arguments([f"--{option}={value}"]), option)
     except SystemExit as stop:
@@ -102,6 +96,12 @@ def test_any_value_is_taken_or_refused_with_a_sentence(capsys, option, value):
         assert parsed == value or 0 <= parsed < float("inf")
 
 
-def test_a_weight_below_1_and_none_at_all_are_taken():
+@pytest.mark.parametrize(("text", "value"), [("2e4", 20000), ("10.0", 10), ("0.5e1", 5)])
+def test_a_whole_number_may_have_an_exponent_or_a_decimal_point(text, value):
+    parsed = parse_arguments(["--iter_max", text]).iter_max
+    assert (parsed, type(parsed)) == (value, int)
+
+
+def test_kl_weight_may_be_below_1_and_0():
     assert parse_arguments(["--kl_weight", "0.5"]).kl_weight == 0.5
     assert parse_arguments(["--kl_weight", "0"]).kl_weight == 0

@@ -1,4 +1,4 @@
-"""The assignment's hundred images, the order in which images train, and how they become bits."""
+"""The images: the assignment's 100 of them, their order in training, and their binarization."""
 
 import hashlib
 import math
@@ -26,8 +26,15 @@ POSITIONS = """
 8: 203 324 774 964  47 639 131 972 868 180
 9: 1000 846 143 660 227 954 791 719 909 373
 """
-# SHA-256 of the 100 images one after the other, of 784 bytes each.
-REPORT_SHA256 = "cca7736cc034a489d6ccd71b91b8276ead34c7dd6d3c64d23a760d277e8b4c80"
+# SHA-256 of the 100 images one after another, 784 bytes each.
+SUBSET_SHA256 = "cca7736cc034a489d6ccd71b91b8276ead34c7dd6d3c64d23a760d277e8b4c80"
+
+
+def images_with(test_labels):
+    """A data set with these labels, whose test images are all different."""
+    generator = torch.Generator().manual_seed(3)
+    pixels = torch.randint(256, (len(test_labels), 784), dtype=torch.uint8, generator=generator)
+    return data.Images("some", pixels[:0], test_labels[:0], pixels, test_labels)
 
 
 def table():
@@ -35,50 +42,64 @@ def table():
     return {int(digit.rstrip(":")): [*map(int, positions)] for digit, *positions in lines}
 
 
-def test_the_assignments_images_are_at_the_assignments_positions():
+def test_the_subset_is_at_the_assignments_positions():
     labels = torch.arange(10, dtype=torch.uint8).repeat_interleave(torch.tensor(TEST_COUNTS))
     labels = labels[torch.randperm(10000)]
     found = {digit: [] for digit in range(10)}
-    for row, label in enumerate(labels.tolist()):
-        found[label].append(row)
-    rows = data.subset_rows(labels)
-    assert rows.dtype == torch.int64
-    assert rows.tolist() == [found[digit][i] for digit in range(10) for i in table()[digit]]
+    for index, label in enumerate(labels.tolist()):
+        found[label].append(index)
+    indices = images_with(labels).subset_indices
+    assert indices.dtype == torch.int64
+    assert indices.tolist() == [found[digit][i] for digit in range(10) for i in table()[digit]]
 
 
-def test_the_assignments_images_of_mnist(mnist_dir):
+def test_the_subset_of_mnist_is_the_assignments(mnist_dir):
     images = load("mnist", mnist_dir)
-    rows = data.subset_rows(images.test_labels)
-    assert images.test_labels[rows].tolist() == [digit for digit in range(10) for _ in range(10)]
-    pixels = images.test[rows].numpy().tobytes()
-    assert hashlib.sha256(pixels).hexdigest() == REPORT_SHA256
+    indices = images.subset_indices
+    assert images.test_labels[indices].tolist() == [digit for digit in range(10) for _ in range(10)]
+    pixels = images.test[indices].numpy().tobytes()
+    assert hashlib.sha256(pixels).hexdigest() == SUBSET_SHA256
     # The assignment lists one image of a 5 twice.
-    assert rows[55] == rows[56]
-    assert len(rows.unique()) == 99
+    assert indices[55] == indices[56]
+    assert len(indices.unique()) == 99
 
 
-def test_with_fewer_images_of_a_digit_its_positions_start_over():
-    labels = torch.arange(10, dtype=torch.uint8).repeat(7)
-    rows = data.subset_rows(labels).view(10, 10)
-    for digit in range(10):
-        assert rows[digit].tolist() == [10 * (i % 7) + digit for i in table()[digit]]
+def test_positions_start_over_if_a_digit_has_fewer_images():
+    images = images_with(torch.arange(10, dtype=torch.uint8).repeat(7))
+    for digit, indices in enumerate(images.subset_indices.view(10, 10)):
+        assert indices.tolist() == [10 * (i % 7) + digit for i in table()[digit]]
+
+
+def test_test_images_are_binarized_once_and_by_the_protocol():
+    def protocol(pixels):
+        torch.manual_seed(0)
+        return torch.bernoulli(pixels.float() / 255)
+
+    images = images_with(torch.arange(10, dtype=torch.uint8).repeat(200))
+    state = torch.manual_seed(7).get_state()
+    subset, everything = images.subset_bits, images.test_bits
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(subset, protocol(images.test[images.subset_indices]))
+    assert torch.equal(everything, protocol(images.test))
+    assert images.subset_bits is subset
+    assert images.test_bits is everything
 
 
 def some_batches(number, n=1000, run=0, step=0, size=100):
-    return list(islice(data.batch_rows(n, size, run, CPU, step), number))
+    return list(islice(data.batch_indices(n, size, run, CPU, step), number))
 
 
-def test_an_epoch_has_every_image_once_and_a_new_order_each_time():
+def test_an_epoch_has_every_image_once_in_an_order_of_its_own():
     batches = some_batches(30)
-    assert all((rows.shape, rows.dtype) == ((100,), torch.int64) for rows in batches)
+    assert all((batch.shape, batch.dtype) == ((100,), torch.int64) for batch in batches)
     orders = [torch.cat(batches[i : i + 10]).tolist() for i in (0, 10, 20)]
     assert all(sorted(order) == list(range(1000)) for order in orders)
     assert orders[0] != orders[1] != orders[2] != orders[0]
 
 
-def test_an_order_belongs_to_the_run_and_the_epoch_alone():
+def test_the_order_depends_only_on_the_run_and_the_epoch():
     first = torch.cat(some_batches(20, run=3))
-    state = torch.manual_seed(7).get_state()  # whatever else is drawn
+    state = torch.manual_seed(7).get_state()  # other random numbers do not matter
     again, other = (torch.cat(some_batches(20, run=run)) for run in (3, 4))
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(first, again)
@@ -87,7 +108,7 @@ def test_an_order_belongs_to_the_run_and_the_epoch_alone():
     assert torch.equal(first, torch.cat(some_batches(50, run=3, size=40)))
 
 
-def test_the_order_goes_on_at_any_step():
+def test_the_order_continues_from_any_step():
     whole = some_batches(25)
     for step in (1, 9, 10, 11, 20):
         rest = some_batches(25 - step, step=step)
@@ -96,14 +117,14 @@ def test_the_order_goes_on_at_any_step():
 
 def test_an_incomplete_batch_is_left_out():
     batches = some_batches(8, n=77, size=19)
-    assert [len(rows) for rows in batches] == [19] * 8
+    assert [len(batch) for batch in batches] == [19] * 8
     assert all(len(torch.cat(batches[i : i + 4]).unique()) == 76 for i in (0, 4))
     last = some_batches(3, n=77, size=19, step=7)
     assert torch.equal(last[0], batches[7])
     assert torch.equal(torch.cat(last[1:]), torch.cat(some_batches(10, n=77, size=19)[8:]))
 
 
-def test_in_an_order_every_image_has_the_same_chance_of_every_place():
+def test_every_image_is_equally_likely_in_every_place():
     orders = torch.stack([torch.cat(some_batches(2, n=10, size=5, run=run)) for run in range(1000)])
     for places in (orders, orders.argsort(1)):
         for place in places.T:
@@ -112,27 +133,27 @@ def test_in_an_order_every_image_has_the_same_chance_of_every_place():
             assert ((counts - 100) ** 2 / 100).sum() < 9 + 6 * math.sqrt(18)
 
 
-def test_binarize_draws_each_pixel_from_its_value():
+def test_binarize_samples_each_pixel_with_its_probability():
     n, values = 20_000, torch.arange(256, dtype=torch.uint8)
     pixels = values.repeat(n, 1)
-    draws = data.binarize(pixels)
-    assert draws.shape == (n, 256)
-    assert draws.dtype == torch.float32
-    assert draws.unique().tolist() == [0, 1]
+    bits = data.binarize(pixels)
+    assert bits.shape == (n, 256)
+    assert bits.dtype == torch.float32
+    assert bits.unique().tolist() == [0, 1]
     assert torch.equal(pixels, values.expand(n, 256))
-    assert not draws[:, 0].any()
-    assert draws[:, 255].all()
+    assert not bits[:, 0].any()
+    assert bits[:, 255].all()
     p = values.double()[1:255] / 255
-    surprise = (draws[:, 1:255].double().mean(0) - p) / (p * (1 - p) / n).sqrt()
-    # Standard normal numbers, and were the levels 254 or 256 their slope would be far from 0.
-    assert surprise.abs().max() < 5
-    assert abs(surprise.mean()) < 4 / math.sqrt(254)
-    assert abs((surprise * (p - 0.5) * math.sqrt(12)).mean()) < 4 / math.sqrt(254)
+    score = (bits[:, 1:255].double().mean(0) - p) / (p * (1 - p) / n).sqrt()
+    # Standard normal numbers. With 254 or 256 levels their slope would be far from 0.
+    assert score.abs().max() < 5
+    assert abs(score.mean()) < 4 / math.sqrt(254)
+    assert abs((score * (p - 0.5) * math.sqrt(12)).mean()) < 4 / math.sqrt(254)
 
 
-def test_binarize_draws_each_pixel_by_itself():
-    draws = 2 * data.binarize(torch.full((4000, 60), 127, dtype=torch.uint8)) - 1
-    for matrix in (draws, draws.T):
+def test_binarize_samples_pixels_independently():
+    signs = 2 * data.binarize(torch.full((4000, 60), 127, dtype=torch.uint8)) - 1
+    for matrix in (signs, signs.T):
         products = matrix.T @ matrix / len(matrix)
         products.fill_diagonal_(0)
         assert products.abs().max() < 6 / math.sqrt(len(matrix))
@@ -143,8 +164,8 @@ def test_binarize_keeps_the_shape(shape):
     assert data.binarize(torch.zeros(shape, dtype=torch.uint8)).shape == shape
 
 
-def test_binarize_draws_from_the_global_source():
-    """So that the seed of a step decides its pixels."""
+def test_binarize_uses_the_global_generator():
+    """The seed of a step then determines its pixels."""
     pixels = torch.randint(256, (50, 784), dtype=torch.uint8)
     torch.manual_seed(1)
     first, second = data.binarize(pixels), data.binarize(pixels)

@@ -1,4 +1,4 @@
-"""The pages: what they name is there, what they show works, and nothing is said twice."""
+"""The pages: links, paths, options, commands and columns exist, and no sentence is repeated."""
 
 import csv
 import json
@@ -12,13 +12,11 @@ from conftest import ROOT
 
 from assignment import check, handout
 from codebase.arguments import parse_arguments
-from codebase.evaluate import Bounds
+from codebase.evaluate import Bounds, Measured
 from codebase.runs.checkpoint import save_model
-from codebase.runs.compare import COLUMNS
-from codebase.runs.folder import model_path, run_folder
-from codebase.runs.metrics import write_metrics
-from codebase.runs.record import results_path, settings_path, write_results, write_settings
-from codebase.runs.table import save_table
+from codebase.runs.folder import CHECKPOINTS, RunFolder
+from codebase.runs.results import write_metrics, write_results, write_settings
+from codebase.runs.tables import compare, report_runs
 from codebase.settings import VERSION, Settings
 from codebase.train import new_model
 
@@ -158,9 +156,9 @@ def test_no_row_of_a_table_stands_twice():
 def test_the_python_that_is_shown_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = Settings(z=10)
-    run_folder(settings).mkdir(parents=True)
-    path = model_path(run_folder(settings), settings.iter_max)
-    save_model(new_model(settings), path)
+    folder = RunFolder(settings)
+    folder.path.mkdir(parents=True)
+    save_model(new_model(settings), folder.model(settings.iter_max))
     blocks = [each for page in PAGES for each in FENCE.findall(page.read_text(encoding="utf-8"))]
     (block,) = (text for language, text in blocks if language == "python")
     names: dict[str, torch.Tensor] = {}
@@ -180,28 +178,30 @@ def first_cells(heading: str, table: int = 0) -> list[str]:
 def test_the_columns_and_keys_that_are_explained_are_those_of_the_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings, bounds = Settings(), Bounds(3.0, 1.0, 2.0)
-    folder = run_folder(settings)
-    folder.mkdir(parents=True)
+    folder = RunFolder(settings)
+    folder.path.mkdir(parents=True)
 
     def header(path):
         with open(path, newline="") as file:
             return next(csv.reader(file))
 
     write_metrics(folder, [])
-    assert first_cells("metrics.csv") == header(folder / "metrics.csv")
-    write_settings(folder, settings, torch.device("cpu"), 0)
-    content = json.loads(settings_path(folder).read_text())
+    assert first_cells("metrics.csv") == header(folder.metrics)
+    write_settings(folder, torch.device("cpu"), 0)
+    content = json.loads(folder.settings_file.read_text())
     assert first_cells("settings.json") == [*content]
     assert first_cells("settings.json", 1) == [*content["starts"][0]]
-    named = SPAN.findall((ROOT / "docs" / "files.md").read_text(encoding="utf-8"))
-    assert {*content["settings"]} <= {*named}
-    write_results(folder, 20_000, {"test": bounds, "all test": bounds}, [1.0], {1: 3.0})
-    results = json.loads(results_path(folder, 20_000).read_text())
+    page = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
+    assert {*content["settings"]} <= {*SPAN.findall(page)}
+    write_results(folder, 20_000, Measured(bounds, bounds), [1.0], {1: 3.0})
+    results = json.loads(folder.results(20_000).read_text())
     assert first_cells("results-NNNNN.json") == [*results]
-    path = save_table([settings, settings._replace(run=9)], {})
+    report_runs([settings, settings._replace(run=9)], {})
+    (path,) = CHECKPOINTS.glob("*.csv")
     assert first_cells("The CSV of several runs") == header(path)
-    assert f"`{path.name}`" in (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
-    means = [name for name in COLUMNS if "deviation" not in name]
+    assert f"`{path.name}`" in page
+    compare()
+    means = [name for name in header(CHECKPOINTS / "compare.csv") if "deviation" not in name]
     assert first_cells("compare.csv") == [*means, "deviation"]
 
 

@@ -1,7 +1,7 @@
-"""The student's two files can be anyone's: the whole house runs with other people's in their place.
+"""The student's two files can be anyone's: the whole program runs with other people's solutions.
 
-To run one by hand, make a copy of the project with its files, and start run_vae.py in the copy:
-PYTHONPATH=.:tests python -c "from test_solutions import put_in; put_in('rsample', '/tmp/copy')"
+To run one by hand, copy the project with its files, and start run_vae.py in the copy:
+PYTHONPATH=.:tests python -c "from test_solutions import copy_with; copy_with('bare', '/tmp/copy')"
 """
 
 import csv
@@ -18,7 +18,6 @@ from conftest import ROOT, copy_project
 from launching import run_script
 from torch.distributed import TCPStore
 
-from codebase.evaluate import subset_images
 from codebase.models.vae import VAE
 from codebase.settings import Settings
 from codebase.train import Training
@@ -28,13 +27,13 @@ pytestmark = pytest.mark.slow
 SOLUTIONS = ROOT / "tests" / "solutions"
 NAMES = sorted(path.parent.name for path in SOLUTIONS.glob("*/vae.py"))
 PLACES = {"utils.py": "codebase/utils.py", "vae.py": "codebase/models/vae.py"}
-LACKING = "run_vae.py: codebase.models.vae has no negative_iwae_bound, which this needs\n"
+MISSING = "run_vae.py: codebase.models.vae has no negative_iwae_bound"
 USUAL = ("--nn", "v1", "--iter_save", 10)
 BOUNDS = re.compile(r"NELBO: (\S+)\. KL: (\S+)\. REC: (\S+) ")
 
 
-def put_in(solution: str, folder: str | Path) -> Path:
-    """Copy the project into a new folder, with a solution's two files in the place of ours.
+def copy_with(solution: str, folder: str | Path) -> Path:
+    """Copy the project into a new folder, with a solution's two files instead of ours.
 
     Returns:
         the path of its run_vae.py.
@@ -53,12 +52,12 @@ def solution(request) -> str:
 @pytest.fixture(scope="module")
 def program(solution, tmp_path_factory) -> Path:
     """The command line of a copy of the project with the solution's files."""
-    return put_in(solution, tmp_path_factory.mktemp(solution) / "project")
+    return copy_with(solution, tmp_path_factory.mktemp(solution) / "project")
 
 
 @pytest.fixture(scope="module")
 def run(forking, small):
-    """Run a program to its end in a folder, in one process or several; give what they wrote."""
+    """Run a program in a folder, in one process or several, and return their output."""
 
     def run(script, folder, *arguments, processes=1, status=0):
         folder.mkdir(exist_ok=True)
@@ -66,8 +65,8 @@ def run(forking, small):
         arguments = [str(argument) for argument in (*small, *arguments)]
         started = []
         for rank in range(processes):
-            of_process = (script, arguments, folder, rank, processes, store.port)
-            started.append(forking.Process(target=run_script, args=of_process))
+            options = (script, arguments, folder, rank, processes, store.port)
+            started.append(forking.Process(target=run_script, args=options))
             started[-1].start()
         for process in started:
             process.join()
@@ -80,24 +79,24 @@ def run(forking, small):
 
 @pytest.fixture(scope="module")
 def trained(run, program) -> tuple[Path, str]:
-    """The folder in which the program was started to train usual networks, and what it wrote."""
+    """The folder in which the program has trained the usual networks, and its output."""
     here = program.parent.with_name("trained")
     return here, run(program, here, *USUAL, "--iter_max", 20)
 
 
 def bounds_in(folder: Path) -> dict[tuple[str, str], list[str]]:
-    """The bounds in the metrics.csv of a run, by their step and images."""
+    """The bounds in the metrics.csv of a run, by step and images."""
     with open(folder / "metrics.csv", newline="") as file:
         return {(row[0], row[1]): row[2:5] for row in csv.reader(file)}
 
 
 def folder_in(here: Path, number: int = 0) -> Path:
-    """The folder of the run of that number, which was started here."""
+    """The folder of the run of that number."""
     (folder,) = here.glob(f"checkpoints/model=*_run={number:04d}")
     return folder
 
 
-def test_a_run_goes_on_as_if_it_had_never_stopped(run, program, trained, tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(run, program, trained, tmp_path):
     run(program, tmp_path, *USUAL, "--iter_max", 10)
     assert "Resuming at step 10\n" in run(
         program, tmp_path, *USUAL, "--iter_max", 20, "--resume", 1
@@ -108,7 +107,7 @@ def test_a_run_goes_on_as_if_it_had_never_stopped(run, program, trained, tmp_pat
     assert bounds_in(whole) == bounds_in(stopped)
 
 
-def test_a_model_is_loaded_measured_and_drawn(run, program, solution, trained):
+def test_a_model_is_loaded_measured_and_plotted(run, program, solution, trained):
     here, output = trained
     loaded = run(
         program, here, *USUAL, "--iter_max", 20, "--train", 0, "--figures", 1, "--explorer", 1
@@ -118,20 +117,20 @@ def test_a_model_is_loaded_measured_and_drawn(run, program, solution, trained):
     bounds = [float(x) for x in re.findall(r"Negative IWAE-\d+: (\S+)\n", loaded)]
     if solution == "bare":
         assert bounds == []
-        assert loaded.count("run_vae.py: ") == loaded.count(LACKING) == 1
+        assert loaded.count("run_vae.py: ") == loaded.count(MISSING) == 1
     else:
         assert len(bounds) == 4
         assert bounds == sorted(bounds, reverse=True)
         assert "run_vae.py: " not in loaded
-    pictures = {"learning_curve", "reconstructions", "progress", "latent_space", "interpolation"}
+    pictures = {"learning_curve", "reconstructions", "latent_space", "interpolation"}
     pictures |= {"visualizing_result"}
     folder = folder_in(here)
     assert {path.stem for path in folder.glob("*.png")} == pictures
     assert "<html" in (folder / "explorer.html").read_text()
 
 
-def test_several_runs_are_those_of_one_each(run, tmp_path):
-    program = put_in("rsample", tmp_path / "project")
+def test_several_runs_equal_single_runs(run, tmp_path):
+    program = copy_with("rsample", tmp_path / "project")
     several, single = tmp_path / "several", tmp_path / "single"
     table = run(program, several, "--iter_max", 20, "--runs", 2, "--jobs", 2)
     run(program, single, "--iter_max", 20)
@@ -146,13 +145,13 @@ def test_several_runs_are_those_of_one_each(run, tmp_path):
         assert rows[2 + number][:5] == [str(number), *(f"{float(x):.4f}" for x in expected)]
 
 
-def test_processes_that_share_a_batch_are_one_and_draw_different_noise(run, program, tmp_path):
+def test_processes_share_parameters_and_have_different_noise(run, program, tmp_path):
     arguments = ("--nn", "noting", "--batch_size", 200, "--iter_max", 10)
     run(program, tmp_path, *arguments, processes=2)
     steps = [torch.load(tmp_path / f"noted-{rank}.pt") for rank in (0, 1)]
     noise = [latents for process in steps for latents, _ in process]
     assert [latents.shape for latents in noise] == [(100, 3)] * 20
-    assert len({tuple(row) for latents in noise for row in latents.tolist()}) == 20 * 100
+    assert len(torch.cat(noise).unique(dim=0)) == 20 * 100
     for (_, first), (_, second) in zip(*steps, strict=True):
         assert all(map(torch.equal, first, second))
     model = torch.load(next(tmp_path.glob("checkpoints/*/model-00010.pt")))
@@ -162,13 +161,13 @@ def test_processes_that_share_a_batch_are_one_and_draw_different_noise(run, prog
 
 @pytest.fixture(scope="module")
 def reference(synthetic_images, tmp_path_factory):
-    """A model of ours, trained for a moment, the images, and what ours measures on them."""
+    """A folder with a model of our solution, some images, and our measurements of them."""
     training = Training(Settings(), torch.device("cpu"))
     for batch in synthetic_images.train.split(100):
         training.take_step(batch)
-    folder, x = tmp_path_factory.mktemp("reference"), subset_images(synthetic_images)
+    folder = tmp_path_factory.mktemp("reference")
     torch.save(training.model.state_dict(), folder / "model.pt")
-    torch.save(x, folder / "x.pt")
+    torch.save(synthetic_images.subset_bits, folder / "x.pt")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         runpy.run_path(str(SOLUTIONS / "measure.py"))
@@ -177,7 +176,7 @@ def reference(synthetic_images, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def errors(reference):
-    """Standard deviations of what a pass over the images gives: of REC, and of the IWAE bounds."""
+    """Standard deviations of a single pass over the images: of REC, and of the IWAE bounds."""
     model, x = VAE(z_dim=10), torch.load(reference / "x.pt")
     model.load_state_dict(torch.load(reference / "model.pt"))
     with torch.no_grad():
@@ -190,7 +189,7 @@ def errors(reference):
 
 @pytest.fixture(scope="module")
 def theirs(run, program, reference, tmp_path_factory):
-    """What the solution measures of the same model."""
+    """The solution's measurements of the same model."""
     here = shutil.copytree(reference, tmp_path_factory.mktemp("theirs") / "here")
     (here / "measured.pt").unlink()
     measure = program.with_name("measure.py")
@@ -199,27 +198,27 @@ def theirs(run, program, reference, tmp_path_factory):
     return torch.load(here / "measured.pt", weights_only=False)
 
 
-def test_bounds_are_those_of_the_model(solution, theirs, reference, errors):
+def test_bounds_equal_those_of_our_solution(solution, theirs, reference, errors):
     ours = torch.load(reference / "measured.pt", weights_only=False)
-    of_pass, of_iwae = errors
+    error, iwae_errors = errors
     (nelbo, kl, rec), expected = theirs["bounds"], ours["bounds"]
     assert kl == pytest.approx(expected[1], rel=1e-4)
-    assert rec == pytest.approx(expected[2], abs=5 * of_pass * math.sqrt(2 / 100))
+    assert rec == pytest.approx(expected[2], abs=5 * error * math.sqrt(2 / 100))
     assert nelbo == pytest.approx(kl + rec, rel=1e-5)
     torch.testing.assert_close(
         theirs["kl of dimensions"], ours["kl of dimensions"], atol=1e-4, rtol=1e-4
     )
     assert kl == pytest.approx(float(theirs["kl of dimensions"].sum()), rel=1e-4)
     for iw, value in theirs.get("iwae", {}).items():
-        assert value == pytest.approx(ours["iwae"][iw], abs=5 * of_iwae[iw] * math.sqrt(2))
+        assert value == pytest.approx(ours["iwae"][iw], abs=5 * iwae_errors[iw] * math.sqrt(2))
     assert ("iwae" in theirs) == (solution != "bare")
 
 
-def test_samples_are_draws_from_the_model(theirs):
+def test_samples_come_from_the_prior_and_are_binary(theirs):
     z, x, probabilities = theirs["sampled"]
     for latents in (z, *theirs["sampled at"]):
         assert latents.shape == (200, 10)
-        assert len({tuple(row) for row in latents.tolist()}) == 200
+        assert len(latents.unique(dim=0)) == 200
         assert abs(fmean(latents.flatten().tolist())) < 5 / math.sqrt(2000)
         assert abs(stdev(latents.flatten().tolist()) - 1) < 5 / math.sqrt(4000)
     assert len(theirs["sampled at"]) == 2
@@ -228,12 +227,12 @@ def test_samples_are_draws_from_the_model(theirs):
     assert ((probabilities > 0) & (probabilities < 1)).all()
 
 
-def test_a_training_that_diverges_is_said_whoever_notices_it(run, tmp_path):
-    # Distributions of PyTorch refuse what is not finite, and may do so before the house looks.
-    program = put_in("rsample", tmp_path / "project")
+def test_a_diverged_training_is_a_sentence(run, tmp_path):
+    """torch.distributions may raise an error before the program checks the loss."""
+    program = copy_with("rsample", tmp_path / "project")
     arguments = ("--nn", "v1", "--lr", 1e9, "--iter_max", 200)
     output = run(program, tmp_path / "here", *arguments, status=1)
-    assert output.splitlines()[-1].startswith("run_vae.py: the training diverged: at step ")
+    assert output.splitlines()[-1].startswith("run_vae.py: the training diverged")
     assert "Traceback" not in output
 
 
@@ -246,8 +245,8 @@ def test_a_training_that_diverges_is_said_whoever_notices_it(run, tmp_path):
         ("vae.py", "class VAE", "class Autoencoder", "cannot import name 'VAE'"),
     ],
 )
-def test_a_mistake_in_a_file_leads_to_it(run, tmp_path, name, right, wrong, sentence):
-    program = put_in("bare", tmp_path / "project")
+def test_a_mistake_in_a_students_file_is_a_traceback(run, tmp_path, name, right, wrong, sentence):
+    program = copy_with("bare", tmp_path / "project")
     file = program.parent / PLACES[name]
     lines = file.read_text().splitlines()
     number = next(number for number, line in enumerate(lines) if right in line)
@@ -261,8 +260,8 @@ def test_a_mistake_in_a_file_leads_to_it(run, tmp_path, name, right, wrong, sent
     assert f'File "{file}", line {number + 1}, in ' in output or last.endswith(f"({file})")
 
 
-def test_a_bound_that_is_not_written_yet_is_said(run, tmp_path):
-    program = put_in("bare", tmp_path / "project")
+def test_a_bound_that_is_not_written_yet_is_a_sentence(run, tmp_path):
+    program = copy_with("bare", tmp_path / "project")
     method = "    def negative_iwae_bound(self, x, iw):\n        raise NotImplementedError\n"
     with open(program.parent / PLACES["vae.py"], "a") as file:
         file.write(f"\n{method}")

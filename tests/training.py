@@ -1,5 +1,7 @@
-"""What tests of training share: a small run, and ways to watch it, to end it and to compare it."""
+"""A small run for tests of training, and ways to watch, interrupt and compare it."""
 
+import csv
+import json
 import os
 import signal
 import time
@@ -16,34 +18,34 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from codebase import evaluate
-from codebase.data import Images
+from codebase.data import Images, batch_indices
 from codebase.models import nns
 from codebase.models.vae import VAE
-from codebase.runs.folder import run_folder, state_path
-from codebase.runs.metrics import METRICS, read_metrics
+from codebase.runs import checkpoint
+from codebase.runs.folder import RunFolder
 from codebase.settings import Settings
 from codebase.system.errors import Interrupted
 from codebase.train import load_trained, train
 
 CPU = torch.device("cpu")
 NETWORKS = str(Path(__file__).parent / "networks")
-# Holds the folder that is its argument until its standard input ends.
+# A program that locks the folder of the settings in its argument until its standard input ends.
 HOLDER = """
-import sys
-from pathlib import Path
-from codebase.runs.folder import locked
+import json, sys
+from codebase.runs.folder import RunFolder
+from codebase.settings import Settings
 
-with locked(Path(sys.argv[1])):
+with RunFolder(Settings(**json.loads(sys.argv[1]))).lock():
     print("held", flush=True)
     sys.stdin.read()
 """
 TINY = Settings(nn="tiny", z=2, batch_size=10, dataset="synthetic", iter_max=30)
-FOLDER = run_folder(TINY)
-STATE = state_path(FOLDER)
+RUN = RunFolder(TINY)
+FOLDER, STATE = RUN.path, RUN.state
 
 
-def draw_images() -> Images:
-    """Ten shapes with noise: 20 batches of ten and half a one to train on, and 60 to test on."""
+def make_images() -> Images:
+    """Ten shapes with noise: 205 images (20.5 batches) for training, and 60 for testing."""
     generator = torch.Generator().manual_seed(0)
     shapes = torch.randint(128, (10, 784), generator=generator)
     parts = []
@@ -54,18 +56,18 @@ def draw_images() -> Images:
     return Images("synthetic", *parts)
 
 
-IMAGES = draw_images()
+IMAGES = make_images()
 
 
 def settle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train in an empty folder, where there are small networks, and measure with few passes."""
+    """Use an empty folder, the small networks, and few passes when measuring."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(evaluate, "SUBSET_PASSES", 2)
     monkeypatch.setattr(nns, "__path__", [*nns.__path__, NETWORKS])
 
 
 def train_small(settings: Settings = TINY, **options) -> VAE:
-    return train(settings, IMAGES, CPU, **options)
+    return train(settings, IMAGES, CPU, **options)[0]
 
 
 def load_small(settings: Settings = TINY) -> VAE:
@@ -85,7 +87,7 @@ def after_each_step(act: Callable[[int, Optimizer], object]) -> Iterator[None]:
 
 @contextmanager
 def clock_of_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """A clock on which a training step takes a second, or as many as its `step` says."""
+    """A clock on which each training step takes `step` seconds."""
     clock = SimpleNamespace(now=1000.0, step=1.0)
 
     def tick(*_):
@@ -99,20 +101,26 @@ def clock_of_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]
 def interrupt(
     settings: Settings = TINY, after: int = 1, number: int = signal.SIGTERM, **options
 ) -> Interrupted:
-    """Train until a signal comes, which is sent when so many steps have been taken."""
-    with (
-        after_each_step(lambda step, _: signal.raise_signal(number) if step == after else None),
-        pytest.raises(Interrupted) as caught,
-    ):
+    """Train for `after` steps, raise a signal before the last of them, and return the exception."""
+
+    def indices(*arguments):
+        for step, batch in enumerate(batch_indices(*arguments), 1):
+            if step == after:
+                signal.raise_signal(number)
+            yield batch
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted) as caught:
+        patch.setattr("codebase.train.batch_indices", indices)
         train_small(settings, **options)
     return caught.value
 
 
-def hold(start: Callable[..., Popen], folder: Path) -> Popen:
-    """Have another process hold the folder as one that trains does, until its input ends."""
+def hold(start: Callable[..., Popen], folder: RunFolder) -> Popen:
+    """Start a process that locks the folder, as one that trains does, until its input ends."""
     root = str(Path(__file__).parent.parent)
     environment = os.environ | {"PYTHONPATH": root}
-    holder = start("-c", HOLDER, folder, stdin=PIPE, env=environment)
+    settings = json.dumps(folder.settings._asdict())
+    holder = start("-c", HOLDER, settings, stdin=PIPE, env=environment)
     assert holder.stdout.readline() == "held\n", holder.stderr.read()
     return holder
 
@@ -124,15 +132,21 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 
 def results_in(folder: Path) -> dict[str, object]:
-    """What two same runs have in common: the models, and the lines of metrics.csv but for times."""
-    lines = (folder / METRICS).read_text().splitlines()
+    """All that two equal runs have in common: the models, and metrics.csv without the seconds."""
+    lines = (folder / "metrics.csv").read_text().splitlines()
     models = {path.name: path.read_bytes() for path in folder.glob("model-*.pt")}
-    return models | {METRICS: [line.rsplit(",", 1)[0] for line in lines]}
+    return models | {"metrics.csv": [line.rsplit(",", 1)[0] for line in lines]}
+
+
+def state_step(folder: RunFolder = RUN) -> int:
+    """The step of the training state, 0 without one."""
+    return checkpoint.load(folder.state)["training"]["step"] if folder.state.exists() else 0
 
 
 def bounds_in(folder: Path, images: str) -> dict[int, tuple[float, ...]]:
-    """The bounds on these images in metrics.csv, by the step."""
-    return {row.step: row.bounds for row in read_metrics(folder) if row.images == images}
+    """NELBO, KL and REC on these images in metrics.csv, by the step."""
+    _, *lines = csv.reader((folder / "metrics.csv").read_text().splitlines())
+    return {int(line[0]): tuple(map(float, line[2:5])) for line in lines if line[1] == images}
 
 
 def same_parameters(a: VAE, b: VAE) -> bool:
@@ -140,7 +154,7 @@ def same_parameters(a: VAE, b: VAE) -> bool:
 
 
 def change_loss(monkeypatch: pytest.MonkeyPatch, to: Callable) -> None:
-    """Have the model minimize something else, as a student does who edits `VAE.loss`."""
+    """Replace the loss by `to(loss, KL)`, as a student may who edits `VAE.loss`."""
     plain = VAE.loss
 
     def loss(model, x):

@@ -1,4 +1,4 @@
-"""Write assignment/numbers.json: what right solutions answer, and the wrong ones of mistakes.md.
+"""Write assignment/numbers.json: the answers of our solution, and of the mistakes in mistakes.md.
 
 python -m tests.assignment.make_numbers [FUNCTION ...]
 """
@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from assignment.answers import Networks, answers
-from assignment.check import NUMBERS, differing
+from assignment.answers import Answers, Networks, collect_answers
+from assignment.check import NUMBERS, Ranges, mismatched_keys
 from codebase import utils
 from codebase.models import vae
 from codebase.pictures.drawing import image_grid
@@ -23,69 +23,75 @@ from codebase.pictures.drawing import image_grid
 TEXT = NUMBERS.with_name("mistakes.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", TEXT, re.DOTALL | re.MULTILINE))
 MODEL = vae.VAE()
-SOURCES = {  # of two tasks, what is looked at
+SOURCES = {  # The code in the place of functions that train or plot.
     "train": "def train(): return 100.0, 19.5, 82.0",
     "visualize_samples": "def visualize_samples(): x = model.sample_x(200); return grid(x, 10, 20)",
 }
 
 
 def source(name: str) -> str:
-    """The code of our function of that name."""
+    """The code of our function for a task."""
     owner = utils if hasattr(utils, name) else vae.VAE
     return SOURCES.get(name) or textwrap.dedent(inspect.getsource(getattr(owner, name)))
 
 
 def solution(name: str, function: str, line: str) -> Any:
-    """Our function of that name, with a wrong line in it or in a function that it calls."""
+    """Our function for a task, with a wrong line in it or in a function that it calls."""
     space = {**vars(vae), **vars(utils), "model": MODEL, "grid": image_grid}
     for each in {name, function}:
         tree: Any = ast.parse(source(each))
         body = tree.body[0].body
-        for new in ast.parse(line).body if each == function else ():
-            word, *words = (ast.unparse(old).split()[0] for old in (new, *body))
-            at = words.index(word) if word in words else 0
-            body[at : at + (word in words)] = [new]
+        for statement in ast.parse(line).body if each == function else ():
+            # It replaces the statement that begins with the same word, or is put first.
+            word, *words = (ast.unparse(old).split()[0] for old in (statement, *body))
+            place = words.index(word) if word in words else 0
+            body[place : place + (word in words)] = [statement]
         exec(compile(tree, "<mistake>", "exec"), space)
     space["utils"] = type("utils", (), space)
-    method = "self" in source(name)
-    return (lambda *given: space[name](MODEL, *given)) if method else space[name]
+    is_method = "self" in source(name)
+    return (lambda *arguments: space[name](MODEL, *arguments)) if is_method else space[name]
 
 
-def expected(name: str, function: str, line: str, times: int) -> dict[str, list[list[float]]]:
-    """What that solution answers, and five standard errors of it."""
-    asked, seen, result = solution(name, function, line), [], {}
+def ranges(name: str, function: str, line: str, times: int) -> Ranges:
+    """The answers of that solution, averaged over seeds, and five of their standard deviations."""
+    tested = solution(name, function, line)
+    samples: list[Answers] = []
     for seed in range(times):
         torch.manual_seed(seed)
-        MODEL.enc = MODEL.dec = nets = Networks(name)
-        seen.append(answers(name, asked, nets))
-    for words, first in seen[0].items():
-        values = torch.tensor([each.get(words, first) for each in seen]).double()
-        mean, errors = values.mean(0), 5 * values.std(0) + 1e-4 * (1 + values.mean(0).abs())
-        errors = errors if name != "train" else 0 * errors + 2  # of one run, in nats
-        result[words] = [
+        MODEL.enc = MODEL.dec = networks = Networks(name)
+        samples.append(collect_answers(name, tested, networks))
+    result = {}
+    for key, first in samples[0].items():
+        values = torch.tensor([answers.get(key, first) for answers in samples]).double()
+        mean = values.mean(0)
+        errors = 5 * values.std(0) + 1e-4 * (1 + mean.abs())
+        if name == "train":
+            errors = 0 * errors + 2  # The spread of single runs, in nats.
+        result[key] = [
             [float(f"{x:.{digits}g}") for x in each] for each, digits in ((mean, 7), (errors, 3))
         ]
     return result
 
 
 def known(name: str) -> dict[str, Any]:
-    """What is right in a task, the smallest example, and what each mistake changes."""
-    right, wrong, code = expected(name, name, "", 100), [], f"{name}({source(name)}"
+    """The right answers of a task, its example, and the answers that each mistake changes."""
+    right, wrong = ranges(name, name, "", 100), []
+    code = f"{name}({source(name)}"
     functions = [each for each in SECTIONS if f"{each}(" in code]
-    for function in sorted(functions, key=lambda each: each != name):  # its own mistakes first
+    for function in sorted(functions, key=lambda each: each != name):  # Its own come first.
         for line, sentence in re.findall(r"\n\| `(.*)` \| (.*) \|", SECTIONS[function]):
-            with suppress(Exception):  # it does not fit where it is called
-                made = expected(name, function, line, 10)
-                if changed := differing({words: each[0] for words, each in made.items()}, right):
+            with suppress(Exception):  # Some mistakes make the calling function fail.
+                made = ranges(name, function, line, 10)
+                if changed := mismatched_keys({key: each[0] for key, each in made.items()}, right):
                     both = made.keys() & right.keys()
-                    changed += [w for w in both if any(map(wider, made[w][1], right[w][1]))]
-                    wrong.append((sentence, {words: made.get(words) for words in changed}))
+                    changed += [key for key in both if any(map(wider, made[key][1], right[key][1]))]
+                    wrong.append((sentence, {key: made.get(key) for key in changed}))
     example = " ".join(re.findall(r"^> (.*)", SECTIONS[name], re.MULTILINE))
     return {"right": right, "example": example, "wrong": wrong}
 
 
 def wider(error: float, other: float) -> bool:
-    """Whether an error is larger than another, by more than both are uncertain."""
+    """Whether an error is larger than another by more than chance."""
     return error > 2 * other
 
 
@@ -93,4 +99,4 @@ if __name__ == "__main__":
     new = {name: known(name) for name in sys.argv[1:] or SECTIONS}
     old = json.loads(NUMBERS.read_text()) if NUMBERS.exists() else {}
     text = json.dumps({name: (old | new)[name] for name in SECTIONS}, separators=(",", ":"))
-    NUMBERS.write_text(text.replace('}],["', '}],\n["') + "\n")  # a line for each mistake
+    NUMBERS.write_text(text.replace('}],["', '}],\n["') + "\n")  # One line per mistake.

@@ -1,7 +1,7 @@
-"""Wrong solutions in the manner of students, none of them a line of the assignment's own table.
+"""Wrong solutions as students write them, none of them a line of the table in mistakes.md.
 
-Each is a task, what is written in the place of a part of the solution `randn_like_v`, and words of
-the sentence that has to be told.
+Each is a task, a part of the solution `randn_like_v`, the text in its place, and words of the
+sentence that the check has to print.
 """
 
 RIGHT = {
@@ -156,11 +156,11 @@ WRONG = {
     "uniform latents": (
         VS,
         "model.sample_x(num_samples)",
-        "model.sample_x_given(torch.rand(200, model.z_dim))",
+        "model.sample_x_given(model.sample_z(200).uniform_())",
         "z is uniform",
     ),
 }
-# What no sentence is about.
+# Mistakes without a sentence.
 UNKNOWN = {
     "a weight": (EL, "rec + kl", "rec + 4 * kl"),
     "a shift": (KL, "- dim)", "- dim) + 0.3"),

@@ -1,8 +1,9 @@
-"""A few random images that pass for MNIST: in files, and as what is downloaded."""
+"""A few random images with the MD5 sums of MNIST: as files, and as a download."""
 
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from codebase.data import DOWNLOADS, Images
+from codebase.data import Images
+from codebase.datasets.loading import DOWNLOADS
 
 FILES = (
     "train-images-idx3-ubyte",
@@ -27,16 +29,23 @@ def idx(values: Tensor) -> bytes:
     return content + values.numpy().tobytes()
 
 
-@pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """A few images, in the order of the files, whose MD5 sums are taken for those of MNIST."""
+def random_images(*sizes: int) -> list[Tensor]:
+    """Images and labels for training and for testing, in the order of FILES."""
     tensors = []
-    for n in (5, 3):
+    for n in sizes:
         tensors.append(torch.randint(256, (n, 28, 28), dtype=torch.uint8))
-        tensors.append(torch.randint(10, (n,), dtype=torch.uint8))
-    sums = [hashlib.md5(idx(values)).hexdigest() for values in tensors]
-    monkeypatch.setitem(DOWNLOADS, "mnist", ("MNIST", *sums))
+        tensors.append((torch.arange(n) % 10).byte())
     return tensors
+
+
+def add_data_set(
+    monkeypatch: pytest.MonkeyPatch, name: str, class_name: str, tensors: list[Tensor]
+) -> None:
+    """Enter a data set with the MD5 sums of these images in the table DOWNLOADS."""
+    sums = [hashlib.md5(idx(values)).hexdigest() for values in tensors]
+    monkeypatch.setitem(DOWNLOADS, name, (class_name, *sums))
+    names = ("auto", *DOWNLOADS, "synthetic")
+    monkeypatch.setattr("codebase.datasets.loading.DATASETS", names)
 
 
 def write(folder: Path, tensors: list[Tensor]) -> None:
@@ -45,33 +54,40 @@ def write(folder: Path, tensors: list[Tensor]) -> None:
         (folder / name).write_bytes(idx(values))
 
 
-def have_download(
-    monkeypatch: pytest.MonkeyPatch, action: Callable[[Path], object], dataset: str = "MNIST"
+def replace_download(
+    monkeypatch: pytest.MonkeyPatch, action: Callable[[Path], object], class_name: str = "MNIST"
 ) -> None:
-    """Have torchvision's download do something else, given the folder that it downloads into."""
+    """Replace torchvision's download by an action on the folder that it would download to."""
     import torchvision
 
     def download(self):
         os.makedirs(self.raw_folder)
         action(Path(self.raw_folder))
 
-    monkeypatch.setattr(getattr(torchvision.datasets, dataset), "download", download)
+    monkeypatch.setattr(getattr(torchvision.datasets, class_name), "download", download)
 
 
 def are(images: Images, tensors: list[Tensor]) -> bool:
-    """Whether the images are these, in the order of the files."""
+    """Whether a data set has these images and labels."""
     flat = [x.flatten(1) if x.dim() > 1 else x for x in tensors]
-    return all(map(torch.equal, images[1:], flat))
+    return all(map(torch.equal, astuple(images)[1:], flat))
 
 
 def files_below(folder: Path) -> list[str]:
-    """The names of the files, without the lock, which is empty and stays."""
-    return sorted(p.name for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """A few images whose MD5 sums count as those of MNIST."""
+    tensors = random_images(5, 3)
+    add_data_set(monkeypatch, "mnist", "MNIST", tensors)
+    return tensors
 
 
 @pytest.fixture
 def raw(few, tmp_path):
-    """The folder of MNIST's files, with a few images in them."""
+    """The folder of torchvision's downloads, with the few images."""
     folder = tmp_path / "MNIST" / "raw"
     write(folder, few)
     return folder
@@ -79,5 +95,10 @@ def raw(few, tmp_path):
 
 @pytest.fixture
 def downloading(monkeypatch):
-    """Have a download do something else."""
-    return partial(have_download, monkeypatch)
+    """Replaces the download."""
+    return partial(replace_download, monkeypatch)
+
+
+@pytest.fixture
+def no_downloading(downloading):
+    downloading(lambda folder: pytest.fail("a download was started"))

@@ -16,7 +16,7 @@ SIZES = {"enc": (784, 300, 300, 2 * 10), "dec": (10, 300, 300, 784)}
 
 @pytest.fixture
 def model():
-    """A model whose units are far from 0, where activations differ from each other the most."""
+    """A model whose units are far from 0, where activation functions differ most."""
     model = VAE(nn="v1", z_dim=10).requires_grad_(False)
     for name, parameter in model.named_parameters():
         if name.endswith("weight"):
@@ -46,7 +46,7 @@ def test_encoder_is_three_layers_with_elu_then_mean_and_variance(model):
     kept = x.clone()
     m, v = model.enc.encode(x)
     h = forward(model, "enc", x)
-    assert h[:, 10:].min() < -2  # both branches of softplus are tried
+    assert h[:, 10:].min() < -2  # both branches of softplus are tested
     assert h[:, 10:].max() > 2
     close(m, h[:, :10])
     close(v, np.log1p(np.exp(h[:, 10:])) + 1e-8)
@@ -60,7 +60,7 @@ def test_decoder_is_three_layers_with_elu_then_logits(model):
     assert torch.equal(z, kept)
 
 
-def test_a_row_is_computed_from_that_row_alone(model):
+def test_each_image_is_computed_independently(model):
     x, z = torch.rand(5, 784).round(), torch.randn(5, 10)
     torch.testing.assert_close(model.dec.decode(z)[2:3], model.dec.decode(z[2:3]))
     for whole, alone in zip(model.enc.encode(x), model.enc.encode(x[2:3]), strict=True):
@@ -68,8 +68,8 @@ def test_a_row_is_computed_from_that_row_alone(model):
 
 
 @pytest.mark.parametrize("network", SIZES)
-def test_layers_have_the_sizes_of_the_assignment_and_begin_as_pytorch_begins_them(network):
-    """Weights and biases uniform within 1 / sqrt(inputs), PyTorch's default for a linear layer."""
+def test_layers_have_the_assignments_sizes_and_pytorchs_initial_weights(network):
+    """By default, weights and biases are uniform within 1 / sqrt(inputs)."""
     state = VAE(nn="v1", z_dim=10).state_dict()
     sizes = SIZES[network]
     for layer, inputs, outputs in zip(LAYERS, sizes, sizes[1:], strict=False):
@@ -87,7 +87,7 @@ def test_layers_have_the_sizes_of_the_assignment_and_begin_as_pytorch_begins_the
             assert abs(square - 1 / 3) < 5 * math.sqrt(4 / 45 / n)
 
 
-def test_initial_weights_come_from_the_global_source():
+def test_initial_weights_come_from_the_global_generator():
     def weights(seed):
         torch.manual_seed(seed)
         return torch.cat([value.flatten() for value in VAE().state_dict().values()])
@@ -98,8 +98,8 @@ def test_initial_weights_come_from_the_global_source():
     assert (first != other).sum() == len(first) - 2
 
 
-def test_calling_a_network_is_encoding_or_decoding(model):
-    """As hand-outs since 2021 do it."""
+def test_calling_a_network_encodes_or_decodes(model):
+    """Hand-outs since 2021 call the networks."""
     x, z = torch.rand(6, 784).round(), torch.randn(6, 10)
     assert torch.equal(model.dec(z), model.dec.decode(z))
     called, encoded = model.enc(x), model.enc.encode(x)
@@ -108,8 +108,8 @@ def test_calling_a_network_is_encoding_or_decoding(model):
 
 
 @pytest.fixture
-def beside(tmp_path, monkeypatch):
-    """A folder for more networks, as if it were that of the project's own."""
+def more_networks(tmp_path, monkeypatch):
+    """A folder whose files count as networks of the project."""
     monkeypatch.setattr(nns, "__path__", [*nns.__path__, str(tmp_path)])
     kept = set(sys.modules)
     yield tmp_path
@@ -119,18 +119,18 @@ def beside(tmp_path, monkeypatch):
             vars(nns).pop(name.rpartition(".")[2], None)
 
 
-def test_networks_are_an_attribute_of_their_name():
-    """Every public solution relies on it."""
+def test_networks_are_attributes():
+    """Every public solution relies on that."""
     assert getattr(nns, "v1").__name__ == "codebase.models.nns.v1"  # noqa: B009
     model = VAE(nn="v1", z_dim=3)
     assert isinstance(model.enc, nns.v1.Encoder)
     assert isinstance(model.dec, nns.v1.Decoder)
 
 
-def test_a_file_beside_the_networks_is_more_of_them(beside):
+def test_a_new_file_adds_networks(more_networks):
     assert nns.names() == ["v1"]
     for name in ("other", "another"):
-        (beside / f"{name}.py").write_text(
+        (more_networks / f"{name}.py").write_text(
             "from torch import nn\n"
             "class Encoder(nn.Linear):\n"
             "    def __init__(self, z_dim): super().__init__(784, 2 * z_dim)\n"
@@ -144,22 +144,19 @@ def test_a_file_beside_the_networks_is_more_of_them(beside):
     assert (model.enc.out_features, model.dec.in_features) == (6, 3)
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones(beside):
-    (beside / "other.py").touch()
+def test_an_unknown_name_is_an_error_with_the_known_names(more_networks):
+    (more_networks / "other.py").touch()
     for name in ("v9", "V1", "", "v1.Encoder"):
-        with pytest.raises(AttributeError) as caught:
+        with pytest.raises(AttributeError, match=f"{name!r}.*other, v1"):
             VAE(nn=name)
-        sentence = f"there are no networks named {name!r}; known: other, v1"
-        assert str(caught.value) == sentence
-    assert not hasattr(nns, "__wrapped__")  # as Python's own machinery asks of any module
+    assert not hasattr(nns, "__wrapped__")  # Python's own machinery tests this for any module
 
 
-def test_a_mistake_in_networks_is_told_as_it_is(beside):
-    """Not as networks that are unknown."""
-    (beside / "mistaken.py").write_text("WIDTH = None.width\n")
+def test_a_mistake_in_networks_keeps_its_own_error(more_networks):
+    (more_networks / "mistaken.py").write_text("WIDTH = None.width\n")
     with pytest.raises(AttributeError, match="no attribute 'width'") as caught:
         VAE(nn="mistaken")
-    assert caught.traceback[-1].path == beside / "mistaken.py"
-    (beside / "lacking.py").write_text("import nothing_of_this_name\n")
+    assert caught.traceback[-1].path == more_networks / "mistaken.py"
+    (more_networks / "lacking.py").write_text("import nothing_of_this_name\n")
     with pytest.raises(ModuleNotFoundError, match="No module named 'nothing_of_this_name'"):
         VAE(nn="lacking")

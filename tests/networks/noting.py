@@ -1,6 +1,6 @@
-"""The tiny networks, which note in a file what each process of torchrun trains with.
+"""The tiny networks, which record the latents and parameters of each process in a file.
 
-The posterior is the prior: what is decoded is the noise alone.
+The posterior equals the prior, so that the latents are the noise.
 """
 
 import os
@@ -23,7 +23,7 @@ class Encoder(tiny.Encoder):
 
 
 class Decoder(tiny.Decoder):
-    """Notes the latents and the parameters of each training step."""
+    """Records the latents and the parameters of each training step."""
 
     def __init__(self, z_dim: int):
         super().__init__(z_dim)

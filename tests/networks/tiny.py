@@ -1,4 +1,4 @@
-"""Networks of one layer each way, which train a hundred steps in the blink of an eye."""
+"""An encoder and a decoder of one layer each, which train a hundred steps in an instant."""
 
 from torch import Tensor, nn
 

@@ -1,6 +1,6 @@
-"""The tiny networks, which leave a file that tells the process and its number of threads.
+"""The tiny networks, which create a file named after the process and its number of threads.
 
-They stand still as long as there is a file of the name "wait".
+They wait as long as a file named "wait" exists.
 """
 
 import os

@@ -1,13 +1,11 @@
-"""The map of the explorer's page: what it shows, and moving z on it with mouse, finger and keys."""
+"""The map of the explorer page: its points, and moving z with mouse, finger and keys."""
 
 import pytest
 import torch
-from browsing import change, choose, find, ink, place, press, source, touch
+from browsing import change, choose, find, ink, press, source, touch, z_of
 from plane import Map
 from selenium.webdriver import Keys
 from selenium.webdriver.common.actions.action_builder import ActionBuilder
-
-from codebase.evaluate import all_images, subset_images
 
 pytestmark = pytest.mark.slow
 pytest_plugins = ["explorer_pages"]
@@ -23,12 +21,12 @@ def assert_at(map_, place, within=1.0):
 
 
 def off_plane(map_, move):
-    """The part of a move of z that is not in the plane."""
+    """The part of a step of z that is orthogonal to the plane."""
     return move - move @ map_.directions.T @ map_.directions
 
 
-def assert_points_drawn(map_):
-    """Have each point that stands alone in the colour of its digit."""
+def assert_points_have_colours(map_):
+    """Check that each isolated point has the colour of its digit."""
     digits = torch.tensor(map_.page.execute_script("return content.digits"))
     colours = torch.stack([map_.colour(f"--d{digit}") for digit in range(10)])
     chosen = map_.lonely(6)
@@ -45,35 +43,34 @@ def test_every_point_is_on_the_map_in_the_colour_of_its_digit(map_):
     assert size.max() > 0.85 * map_.side
     middle = (places.amax(0) + places.amin(0)) / 2
     torch.testing.assert_close(middle, torch.full((2,), map_.side / 2), rtol=0, atol=1.5)
-    assert_points_drawn(map_)
-    text = find(map_.page, "#axes").text
-    assert text == f"Across: {map_.labels[0]}. Up: {map_.labels[1]}."
+    assert_points_have_colours(map_)
+    assert all(label in find(map_.page, "#axes").text for label in map_.labels)
 
 
-def test_points_are_where_pytorch_sees_the_means(map_, model, images):
-    m, _ = model.enc.encode(subset_images(images))
+def test_points_are_at_the_posterior_means(map_, model, images):
+    m, _ = model.enc.encode(images.subset_bits)
     expected = (m - map_.origin) @ map_.directions.T
     torch.testing.assert_close(map_.points[:100], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_map_is_drawn_anew_in_other_colours_and_sizes(map_):
+def test_the_map_adapts_to_other_colours_and_sizes(map_):
     page, light = map_.page, map_.colour("--d3")
     for width, scheme, density in [(1280, "dark", 1), (800, "dark", 2), (390, "light", 2)]:
         change(page, width, 900, scheme, density)
-        for canvas in "points", "here":
+        for canvas in "points", "cross":
             script = (
                 f"const canvas = element('{canvas}'); return [canvas.width, canvas.clientWidth]"
             )
             pixels, side = page.execute_script(script)
-            assert pixels == density * side  # as sharp as the screen
+            assert pixels == density * side
         assert map_.colour("--d3").equal(light) == (scheme == "light")
         before = map_.cross()
-        map_.measure()  # after which the same image is shown
+        map_.measure()
         assert_at(map_, before, within=0.1)
-        assert_points_drawn(map_)
+        assert_points_have_colours(map_)
 
 
-def test_images_are_turned_into_white_ink_in_the_dark_only(open_page, path):
+def test_images_are_inverted_only_in_the_dark_scheme(open_page, path):
     page = open_page(path)
     script = """return [...document.querySelectorAll("canvas[width='28'], #pad")].map(
         canvas => getComputedStyle(canvas).filter)"""
@@ -82,19 +79,19 @@ def test_images_are_turned_into_white_ink_in_the_dark_only(open_page, path):
     assert set(page.execute_script(script)) == {"invert(1)"}
 
 
-def test_the_way_is_a_line_with_its_ends_and_their_letters(map_):
+def test_the_line_from_a_to_b_has_ends_with_letters(map_):
     page = map_.page
-    for i, name in (20, "a"), (70, "b"):  # as it begins
-        row = page.execute_script(f"return content.rows[{i}]")
+    for i, name in (20, "a"), (70, "b"):  # the ends at the start
+        row = page.execute_script(f"return content.indices[{i}]")
         assert f"test image {row}," in find(page, f"#{name}").get_attribute("ariaLabel")
     for i, end in [(5, "a"), (95, "b")]:
         choose(page, i)
         press(page, "to-origin", f"take-{end}")
         x, y = map_.places[i].long().tolist()
-        assert map_.amount("here", "--text")[y - 2 : y + 2, x - 2 : x + 2].min() > 0.9  # a disc
-    # The cross is out of the way, in a corner.
+        assert map_.amount("cross", "--text")[y - 2 : y + 2, x - 2 : x + 2].min() > 0.9  # a disc
+    # The cross moves to a corner, where it does not cover the line.
     map_.mouse(map_.places[0], (5, map_.side - 5))
-    ink_ = map_.amount("here", "--text")
+    ink_ = map_.amount("cross", "--text")
     a, b = map_.places[5], map_.places[95]
     apart = (b - a).norm()
     assert apart > 60
@@ -104,12 +101,12 @@ def test_the_way_is_a_line_with_its_ends_and_their_letters(map_):
     for end, other in (a, b), (b, a):
         x, y = (end + 14 * (end - other) / apart).long().tolist()
         assert ink_[y - 6 : y + 6, x - 6 : x + 6].sum() > 10  # a letter
-    assert ink_.sum() < 3 * apart + 400  # and nothing else
+    assert ink_.sum() < 3 * apart + 400  # Nothing else has this colour.
 
 
 @pytest.fixture
 def corners(map_):
-    """Test images whose points stand alone, the outermost to each side."""
+    """The outermost test images on each side whose points are isolated."""
     chosen = torch.tensor(map_.lonely(12))
     places = map_.places[chosen]
     ends = [places[:, 0].argmin(), places[:, 0].argmax(), places[:, 1].argmin()]
@@ -118,22 +115,22 @@ def corners(map_):
 
 def test_a_point_shows_its_image_and_a_click_goes_there(map_, corners, model, images):
     page, tip = map_.page, find(map_.page, "#tip")
-    everything = all_images(images)
+    everything = images.test_bits
     assert not tip.is_displayed()
     for i in corners:
         map_.hover(map_.places[i])
         row = int(tip.text.split()[2].strip(","))
         assert tip.text == f"test image {row}, a {images.test_labels[row]}"
-        assert row == page.execute_script(f"return content.rows[{i}]")
+        assert row == page.execute_script(f"return content.indices[{i}]")
         assert ink(page, "tip canvas").equal(images.test[row].long())
-        plane = find(page, "#here").rect
+        plane = find(page, "#cross").rect
         assert plane["x"] - 1 <= tip.rect["x"]
         assert tip.rect["x"] + tip.rect["width"] <= plane["x"] + plane["width"] + 1
         assert plane["y"] - 1 <= tip.rect["y"]
         assert tip.rect["y"] + tip.rect["height"] <= plane["y"] + plane["height"] + 1
-        map_.mouse(map_.places[i], map_.places[i] + 2)  # a hand that trembles
-        x = subset_images(images)[i] if i < 100 else everything[row]
-        torch.testing.assert_close(place(page), model.enc.encode(x)[0], rtol=1e-4, atol=1e-5)
+        map_.mouse(map_.places[i], map_.places[i] + 2)  # The hand may tremble.
+        x = images.subset_bits[i] if i < 100 else everything[row]
+        torch.testing.assert_close(z_of(page), model.enc.encode(x)[0], rtol=1e-4, atol=1e-5)
         assert source(page) == "the posterior mean"
         assert str(row) in find(page, "#explanation").text
         assert_at(map_, map_.places[i])
@@ -145,21 +142,21 @@ def test_a_point_shows_its_image_and_a_click_goes_there(map_, corners, model, im
     assert not tip.is_displayed()
 
 
-def test_a_click_beside_all_points_moves_z_there_within_the_plane(map_):
+def test_a_click_beside_all_points_moves_z_parallel_to_the_plane(map_):
     page, at = map_.page, map_.empty_place()
-    before, start = place(page), torch.tensor(map_.cross())
+    before, start = z_of(page), torch.tensor(map_.cross())
     assert off_plane(map_, before).abs().max() > 0.1
     map_.mouse(at)
     assert_at(map_, at)
     assert source(page) == "set by hand"
     step = (at - start) / map_.scale * torch.tensor([1, -1])
     torch.testing.assert_close(
-        (place(page) - before) @ map_.directions.T, step, rtol=0, atol=1.5 / map_.scale
+        (z_of(page) - before) @ map_.directions.T, step, rtol=0, atol=1.5 / map_.scale
     )
-    assert off_plane(map_, place(page) - before).abs().max() < 1e-4
+    assert off_plane(map_, z_of(page) - before).abs().max() < 1e-4
 
 
-def test_dragging_moves_z_with_the_mouse_and_beyond_the_map(map_, corners):
+def test_dragging_moves_z_also_beyond_the_map(map_, corners):
     page, tip = map_.page, find(map_.page, "#tip")
     start, point = map_.empty_place(), map_.places[corners[0]]
     index = page.execute_script("return state.image.index")
@@ -170,13 +167,13 @@ def test_dragging_moves_z_with_the_mouse_and_beyond_the_map(map_, corners):
     actions.pointer_action.pointer_up()
     actions.perform()
     assert_at(map_, point)
-    assert page.execute_script("return state.image.index") == index  # it was no click
+    assert page.execute_script("return state.image.index") == index  # It was not a click.
     map_.hover(start)
     assert_at(map_, point)
     map_.mouse(start, (-40, map_.side / 2))
-    assert_at(map_, (0.01 * map_.side, map_.side / 2))  # it stays in sight
+    assert_at(map_, (0.01 * map_.side, map_.side / 2))  # The cross stays visible.
     u = (-40 - map_.zero[0]) / map_.scale
-    z = (place(page) - map_.origin) @ map_.directions[0]
+    z = (z_of(page) - map_.origin) @ map_.directions[0]
     assert z.item() == pytest.approx(u.item(), abs=1.5 / map_.scale)
 
 
@@ -186,7 +183,7 @@ def test_only_the_main_button_and_the_first_finger_move_z(map_):
     map_.mouse(at, button=2)
     map_.hover(at + 30)
     assert_at(map_, before)
-    # Across, because up and down a finger scrolls the page.
+    # The finger moves horizontally, because it scrolls the page vertically.
     right = torch.tensor([1.0, 0.0])
     first, last, other, moved = (map_.in_window(at + dx * right) for dx in (0, 15, -15, -40))
     touch(page, "touchStart", first)
@@ -197,7 +194,7 @@ def test_only_the_main_button_and_the_first_finger_move_z(map_):
     assert_at(map_, at + 15 * right, within=1.5)
 
 
-def test_a_finger_taps_and_drags_until_it_is_cancelled(map_, corners):
+def test_a_finger_taps_and_drags_until_its_touch_is_cancelled(map_, corners):
     page, i = map_.page, corners[1]
     touch(page, "touchStart", map_.in_window(map_.places[i]))
     touch(page, "touchEnd")
@@ -213,23 +210,23 @@ def test_a_finger_taps_and_drags_until_it_is_cancelled(map_, corners):
 
 
 def test_keys_move_z_and_choose_the_nearest_image(map_):
-    page, here = map_.page, find(map_.page, "#here")
+    page, here = map_.page, find(map_.page, "#cross")
     x, y = map_.cross()
     step = map_.side / 50
     here.send_keys(Keys.ARROW_RIGHT * 3 + Keys.ARROW_UP * 2)
     assert_at(map_, (x + 3 * step, y - 2 * step))
     here.send_keys(Keys.ARROW_LEFT + Keys.ARROW_DOWN)
     assert_at(map_, (x + 2 * step, y - step))
-    z = (place(page) - map_.origin) @ map_.directions.T
+    z = (z_of(page) - map_.origin) @ map_.directions.T
     nearest = (map_.points - z).norm(dim=1).argmin().item()
     here.send_keys(Keys.ENTER)
     assert page.execute_script("return state.image.index") == nearest
     assert source(page) == "the posterior mean"
 
 
-def test_other_keys_and_those_of_the_browser_are_left_to_it(map_):
-    before = place(map_.page)
-    script = """return !document.getElementById("here").dispatchEvent(new KeyboardEvent(
+def test_other_keys_are_left_to_the_browser(map_):
+    before = z_of(map_.page)
+    script = """return !document.getElementById("cross").dispatchEvent(new KeyboardEvent(
         "keydown", { bubbles: true, cancelable: true, ...arguments[0] }))"""
     taken = {
         name: map_.page.execute_script(script, {"key": key, **modifier})
@@ -242,44 +239,44 @@ def test_other_keys_and_those_of_the_browser_are_left_to_it(map_):
         ]
     }
     assert not any(taken.values())
-    assert place(map_.page).equal(before)
-    assert map_.page.execute_script(script, {"key": "ArrowLeft"})  # and the page does not scroll
+    assert z_of(map_.page).equal(before)
+    assert map_.page.execute_script(script, {"key": "ArrowLeft"})  # The page does not scroll.
 
 
 @pytest.fixture
-def way(map_, model, images):
-    """The means of the images 5 and 95, which are the ends A and B."""
+def line_ends(map_, model, images):
+    """The posterior means of the images 5 and 95, the ends A and B of the line."""
     for i, end in [(5, "a"), (95, "b")]:
         choose(map_.page, i)
         press(map_.page, f"take-{end}")
-    return model.enc.encode(subset_images(images)[[5, 95]])[0]
+    return model.enc.encode(images.subset_bits[[5, 95]])[0]
 
 
-def test_the_slider_walks_from_a_to_b(map_, way, images):
+def test_the_slider_interpolates_from_a_to_b(map_, line_ends, images):
     page, slider = map_.page, find(map_.page, "#share")
-    a, b = way
+    a, b = line_ends
     keys = [(Keys.END, 1), (Keys.HOME, 0), (Keys.ARROW_RIGHT * 30, 0.3), (Keys.ARROW_LEFT, 0.29)]
     for key, share in keys:
         slider.send_keys(key)
-        torch.testing.assert_close(place(page), torch.lerp(a, b, share), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(z_of(page), torch.lerp(a, b, share), rtol=1e-4, atol=1e-4)
         assert source(page) == f"{round(100 * share)}% of the way from A to B"
     for i, end in (5, "a"), (95, "b"):
-        row = page.execute_script(f"return content.rows[{i}]")
+        row = page.execute_script(f"return content.indices[{i}]")
         assert ink(page, end).equal(images.test[row].long())
         name = f"Image {end.upper()}: test image {row}, a {images.test_labels[row]}"
         assert find(page, f"#{end}").get_attribute("ariaLabel") == name
 
 
-def test_dragging_along_the_line_walks_and_stops_at_its_ends(map_, way):
+def test_dragging_along_the_line_interpolates_and_stops_at_its_ends(map_, line_ends):
     page, slider = map_.page, find(map_.page, "#share")
-    (a, b), start, end = way, map_.places[5], map_.places[95]
+    (a, b), start, end = line_ends, map_.places[5], map_.places[95]
     aside = torch.tensor([end[1] - start[1], start[0] - end[0]]) / (end - start).norm()
     for to, share in (0.5, 0.5), (0.2, 0.2), (1.2, 1), (-0.1, 0):
         grip = torch.lerp(start, end, torch.tensor(0.9)) + 4 * aside
         map_.mouse(grip, torch.lerp(start, end, torch.tensor(to)) + 30 * aside)
         value = float(slider.get_attribute("value"))
         assert value == pytest.approx(share, abs=0.02)
-        exact = (((place(page) - a) @ (b - a)) / (b - a).square().sum()).item()
-        torch.testing.assert_close(place(page), torch.lerp(a, b, exact), rtol=1e-4, atol=1e-4)
+        exact = (((z_of(page) - a) @ (b - a)) / (b - a).square().sum()).item()
+        torch.testing.assert_close(z_of(page), torch.lerp(a, b, exact), rtol=1e-4, atol=1e-4)
         assert exact == pytest.approx(share, abs=0.01 if share in (0.2, 0.5) else 1e-4)
         assert source(page).endswith("% of the way from A to B")

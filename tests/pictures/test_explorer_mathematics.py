@@ -1,4 +1,4 @@
-"""What the explorer's page computes and draws at random, against PyTorch in double precision."""
+"""The numbers and samples of the explorer page, compared with PyTorch in double precision."""
 
 import math
 from copy import deepcopy
@@ -6,11 +6,10 @@ from copy import deepcopy
 import pytest
 import torch
 from browsing import press, seed_random, values
-from drawn import lively
+from drawn import random_model
 from torch import nn
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from codebase.evaluate import subset_images
 from codebase.models.vae import VAE
 from codebase.pictures import explorer
 
@@ -19,7 +18,7 @@ pytest_plugins = ["explorer_pages"]
 
 
 def other_layers():
-    """A model of few small layers, with another prior."""
+    """Make a model with a few small layers and another prior."""
     torch.manual_seed(1)
     model = VAE(z_dim=3)
     model.enc.net = nn.Sequential(
@@ -35,7 +34,7 @@ def other_layers():
 
 
 def extreme():
-    """A model with means of 1000, variances of 1e-8 and 100, and logits that leave no doubt."""
+    """Make a model with means of 1000, variances of 1e-8 and 100, and extreme logits."""
     torch.manual_seed(2)
     model = VAE(z_dim=4)
     model.enc.net = nn.Sequential(nn.Linear(784, 8))
@@ -43,12 +42,12 @@ def extreme():
     with torch.no_grad():
         model.enc.net[0].bias.copy_(torch.tensor([0.0, 1000, -30, 5, -1000, 100, 0, -17]))
         model.dec.net[0].weight.normal_()
-        # As many ones as zeros that are certain: 100, and 1000, where exp overflows.
+        # These logits are almost certain; exp overflows at 1000.
         model.dec.net[0].weight[:4, 3] = torch.tensor([100.0, -100, 1000, -1000])
     return model.requires_grad_(False)
 
 
-@pytest.fixture(scope="module", params=[lambda: lively(10), other_layers, extreme])
+@pytest.fixture(scope="module", params=[lambda: random_model(10), other_layers, extreme])
 def any_model(request):
     return request.param()
 
@@ -63,10 +62,10 @@ def any_path(any_model, images, tmp_path_factory):
 def test_the_page_computes_what_pytorch_computes(open_page, any_path, any_model, images):
     model = deepcopy(any_model).double()
     z_dim = model.z_dim
-    x = torch.cat([subset_images(images)[::12], torch.zeros(4, 784), torch.ones(4, 784)]).double()
+    x = torch.cat([images.subset_bits[::12], torch.zeros(4, 784), torch.ones(4, 784)]).double()
     z = torch.randn(len(x), z_dim).double()
     z[-4:] = torch.eye(z_dim)[-1] * torch.tensor([1.0, -1, 30, -30]).view(-1, 1)
-    z[-8:-4] = z[-4:]  # the black images have these, too
+    z[-8:-4] = z[-4:]  # The images of zeros get the same z as those of ones.
     script = """return arguments[0].map((x, i) => {
         const z = Float64Array.from(arguments[1][i]), { m, v } = encode(x), logits = decode(z);
         return [m, v, logits, kl({ m, v }, prior), [rec(x, logits)]].map(part => Array.from(part));
@@ -75,7 +74,7 @@ def test_the_page_computes_what_pytorch_computes(open_page, any_path, any_model,
     parts = zip(*results, strict=True)
     m, v, logits, kl, rec = (torch.tensor(part, dtype=torch.float64) for part in parts)
     expected_m, expected_v = model.enc.encode(x)
-    near = {"rtol": 1e-7, "atol": 1e-9}  # PyTorch's softplus itself is off by 2e-9 at 20
+    near = {"rtol": 1e-7, "atol": 1e-9}  # PyTorch's softplus has an error of 2e-9 at 20.
     torch.testing.assert_close(m, expected_m, **near)
     torch.testing.assert_close(v, expected_v, rtol=1e-7, atol=0)
     torch.testing.assert_close(logits, model.dec.decode(z), **near)
@@ -85,7 +84,7 @@ def test_the_page_computes_what_pytorch_computes(open_page, any_path, any_model,
     torch.testing.assert_close(rec, expected_rec, rtol=1e-9, atol=0)
 
 
-def test_certain_pixels_cost_nothing_or_their_logit(page):
+def test_a_certain_pixel_costs_nothing_or_its_logit(page):
     pixels = [(100, 1), (-100, 0), (1000, 1), (100, 0), (-100, 1), (1000, 0), (-1000, 1)]
     script = "return arguments[0].map(([logit, x]) => [rec([x], [logit]), sigmoid(logit)])"
     costs, means = zip(*page.execute_script(script, pixels), strict=True)
@@ -96,7 +95,7 @@ def test_certain_pixels_cost_nothing_or_their_logit(page):
 
 
 def assert_gaussian(noise):
-    """Have the rows of noise (n, dim) come from N(0, I), by Kolmogorov's test and correlations."""
+    """Check that noise (n, dim) is from N(0, I), by Kolmogorov's test and correlations."""
     pooled = noise.flatten().sort().values
     share = torch.arange(1, len(pooled) + 1) / len(pooled)
     distance = (Normal(0, 1).cdf(pooled) - share).abs().max()
@@ -106,8 +105,8 @@ def assert_gaussian(noise):
     assert (noise.diff(dim=0) != 0).all()
 
 
-def draws(page, button, count):
-    """The z of a button that is pressed `count` times."""
+def samples_of(page, button, count):
+    """Press a button `count` times, and return z (count, dim)."""
     script = """return Array.from({ length: arguments[1] }, () => {
         document.getElementById(arguments[0]).click();
         return Array.from(state.z);
@@ -117,7 +116,7 @@ def draws(page, button, count):
 
 @pytest.fixture
 def small(open_page, images, tmp_path):
-    """A page with its model, which computes fast and draws the same numbers each time."""
+    """A fast page with seeded random numbers, and its model."""
     model = other_layers()
     explorer.write(model, images, "small", tmp_path / "explorer.html")
     page = open_page(tmp_path / "explorer.html")
@@ -125,19 +124,19 @@ def small(open_page, images, tmp_path):
     return page, model
 
 
-def test_the_buttons_draw_from_posterior_and_prior(small, images):
+def test_the_buttons_sample_the_posterior_and_the_prior(small, images):
     page, model = small
-    m, v = model.enc.encode(subset_images(images)[20])
-    assert_gaussian((draws(page, "to-sample", 1000) - m) / v.sqrt())
+    m, v = model.enc.encode(images.subset_bits[20])
+    assert_gaussian((samples_of(page, "to-sample", 1000) - m) / v.sqrt())
     press(page, "to-mean")
     assert values(page, "state.z").tolist() == pytest.approx(m.tolist(), rel=1e-4)
     prior_m, prior_v = model.z_prior
-    assert_gaussian((draws(page, "to-prior", 1000) - prior_m) / prior_v.sqrt())
+    assert_gaussian((samples_of(page, "to-prior", 1000) - prior_m) / prior_v.sqrt())
     press(page, "to-origin")
     assert values(page, "state.z").tolist() == [0, 0, 0]
 
 
-def test_each_chosen_image_has_noise_of_its_own(small, images):
+def test_each_chosen_image_gets_new_noise(small, images):
     page, model = small
     z = page.execute_script(
         """return [...document.querySelectorAll("#gallery input")].map(input => {
@@ -145,13 +144,13 @@ def test_each_chosen_image_has_noise_of_its_own(small, images):
              return Array.from(state.z);
            })"""
     )
-    m, v = model.enc.encode(subset_images(images))
+    m, v = model.enc.encode(images.subset_bits)
     assert_gaussian((torch.tensor(z) - m) / v.sqrt())
 
 
-def test_the_picture_shows_the_means_or_pixels_drawn_from_them(small):
+def test_the_sampled_pixels_have_the_means_of_the_decoder(small):
     page, model = small
-    press(page, "draws")
+    press(page, "samples")
     pictures = page.execute_script(
         """const image = document.getElementById("image");
            const copy = new OffscreenCanvas(28, 28).getContext("2d", { willReadFrequently: true });
@@ -162,9 +161,9 @@ def test_the_picture_shows_the_means_or_pixels_drawn_from_them(small):
              return Array.from(copy.getImageData(0, 0, 28, 28).data.filter((_, i) => i % 4 === 3));
            })"""
     )
-    drawn = torch.tensor(pictures) / 255
-    assert drawn.unique().tolist() == [0, 1]
+    sampled = torch.tensor(pictures) / 255
+    assert sampled.unique().tolist() == [0, 1]
     means = model.compute_sigmoid_given(torch.zeros(3))
     error = (means * (1 - means) / 400).sqrt()
-    assert ((drawn.mean(0) - means).abs() < 5 * error).all()
-    assert len(drawn.unique(dim=0)) == 400
+    assert ((sampled.mean(0) - means).abs() < 5 * error).all()
+    assert len(sampled.unique(dim=0)) == 400

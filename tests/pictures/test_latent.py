@@ -1,4 +1,4 @@
-"""Pictures of the latent space."""
+"""Figures of the latent space."""
 
 import numpy as np
 import pytest
@@ -21,21 +21,21 @@ def normal(n, z):
 
 
 def middles(low, high, count):
-    """The middles of equal parts of an axis."""
+    """The middles of `count` equal parts of an axis."""
     edges = torch.linspace(low, high, count + 1)
     return (edges[1:] + edges[:-1]) / 2
 
 
 @pytest.fixture(scope="module")
 def plane(images):
-    """Two dimensions: the means and the picture."""
+    """Posterior means in two dimensions, and their figure."""
     m = normal(10000, 2) * torch.tensor([1.25, 0.3])
     m[:3] = torch.tensor([[7.0, 0.0], [2.5, 2.0], [-2.6, -2.0]])
     return m, latent_space(known_model(m), images)
 
 
 @pytest.mark.slow
-def test_the_plane_decodes_the_place_that_its_axes_say(plane):
+def test_the_plane_decodes_the_z_of_its_axes(plane):
     _, figure = plane
     left, _ = figure.axes
     assert left.get_title() == "decoder means"
@@ -50,7 +50,7 @@ def test_the_plane_decodes_the_place_that_its_axes_say(plane):
         assert len(texts) >= 5
 
 
-def test_both_panels_of_the_plane_have_the_same_axes_with_99_percent_of_the_means(plane):
+def test_both_panels_of_the_plane_show_99_percent_of_the_means(plane):
     m, figure = plane
     left, right = figure.axes
     limits = left.get_xlim()
@@ -58,25 +58,22 @@ def test_both_panels_of_the_plane_have_the_same_axes_with_99_percent_of_the_mean
     assert limits[0] == -limits[1]
     outside = (m.abs() > limits[1]).any(1).sum()
     assert 0 < outside <= 100
-    assert (
-        right.get_title()
-        == f"posterior means of 10000 test images, by digit; {outside} lie outside"
-    )
+    assert f"{outside} outside" in right.get_title()
     sizes = [seen(axes).shape for axes in figure.axes]
     assert np.ptp(sizes, axis=0).max() <= 1 and abs(sizes[0][0] - sizes[0][1]) <= 1
 
 
-def test_axes_show_the_prior_where_the_means_are_close_together(images):
+def test_the_plane_shows_the_prior_even_if_the_means_are_close_together(images):
     figure = latent_space(known_model(normal(10000, 2) / 100), images)
     assert [axes.get_xlim() for axes in figure.axes] == [(-2, 2), (-2, 2)]
-    assert figure.axes[1].get_title() == "posterior means of 10000 test images, by digit"
+    assert "0 outside" in figure.axes[1].get_title()
 
 
 def test_points_are_the_posterior_means_in_the_colour_of_their_digit(plane, images):
     m, figure = plane
     _, right = figure.axes
     (dots,) = right.collections
-    pixels, reach = seen(right), right.get_xlim()[1]  # first, since drawing decides the colours
+    pixels, limit = seen(right), right.get_xlim()[1]  # Rendering sets the colours below.
     assert torch.equal(torch.from_numpy(dots.get_offsets().data).float(), m)
     assert (right.get_xlabel(), right.get_ylabel()) == ("$z_1$", "$z_2$")
     assert np.allclose(dots.get_facecolor(), COLOURS[images.test_labels])
@@ -84,30 +81,29 @@ def test_points_are_the_posterior_means_in_the_colour_of_their_digit(plane, imag
     assert [text.get_text() for text in legend.get_texts()] == [str(digit) for digit in range(10)]
     shown = [to_rgb(handle.get_markerfacecolor()) for handle in legend.legend_handles]
     assert np.allclose(shown, COLOURS[:, :3])
-    # Two points lie alone, so that the eye finds them.
+    # Two points are apart from the others, so their pixels can be found.
     height, width, _ = pixels.shape
     for (x, y), digit in zip(m[1:3].tolist(), images.test_labels[1:3], strict=True):
-        column, row = (x / reach + 1) / 2 * width, (1 - y / reach) / 2 * height
+        column, row = (x / limit + 1) / 2 * width, (1 - y / limit) / 2 * height
         spot = pixels[round(row) - 3 : round(row) + 3, round(column) - 3 : round(column) + 3]
         assert np.abs(spot - COLOURS[digit, :3]).max(2).min() < 0.1
 
 
-def test_a_single_dimension_is_no_picture(images):
+def test_a_single_dimension_has_no_figure(images):
     assert latent_space(known_model(normal(10000, 1)), images) is None
 
 
 def model_with_kl(kl):
-    """A model with means of average 0 and variances 1, so that a KL is half their mean square."""
+    """Make a model with this KL in each dimension: half the mean square of means m if v = 1."""
     m = normal(10000, len(kl))
     m = (m - m.mean(0)) / m.std(0, correction=0) * (2 * torch.tensor(kl)).sqrt()
     return known_model(m)
 
 
-def test_the_traversal_moves_each_dimension_alone_that_of_the_largest_kl_above(images):
+def test_the_traversal_moves_one_dimension_per_row_sorted_by_kl(images):
     kl = [0.5, 2.0, 0.25, 1.0]
     model = model_with_kl(kl)
     left, _ = latent_space(model, images).axes
-    assert left.get_title() == "decoder means along each dimension,\nby its KL in nats"
     assert labels(left.yaxis) == [
         "$z_{2}$, KL 2.00",
         "$z_{4}$, KL 1.00",
@@ -119,28 +115,27 @@ def test_the_traversal_moves_each_dimension_alone_that_of_the_largest_kl_above(i
     for row, dimension in enumerate([1, 3, 0, 2]):
         expected[row, :, dimension] = torch.linspace(-3, 3, 13)
     assert (z - expected).abs().max() < 0.1
-    # The labels are beside the rows and below the columns that they speak of.
+    # The labels are beside their rows and below their columns.
     assert np.array(left.get_yticks()) // 30 == pytest.approx([0, 1, 2, 3])
     columns = (np.array(left.get_xticks()) // 30).astype(int)
     assert [float(text) for text in labels(left.xaxis)] == torch.linspace(-3, 3, 13)[
         columns
     ].tolist()
-    assert left.get_xlabel() == "value of the latent dimension, the others 0"
 
 
-def test_a_traversal_says_what_it_leaves_out(images):
+def test_a_traversal_names_the_number_of_dimensions_that_it_omits(images):
     kl = [0.01 * (k + 1) for k in range(30)]
     model = model_with_kl(kl)
     left, _ = latent_space(model, images).axes
     rows = labels(left.yaxis)
     assert len(rows) == 20
     assert (rows[0], rows[19]) == ("$z_{30}$, KL 0.30", "$z_{11}$, KL 0.11")
-    assert "10 more, of 0.10 at most, are not shown" in left.get_title()
+    assert "10 more have a KL of at most 0.10" in left.get_title()
     z = painted(cells(left, 20, 13))[:, 12, :30]
     assert z.argmax(1).tolist() == list(range(10, 30))[::-1]
 
 
-def test_the_means_are_seen_along_their_principal_components(images):
+def test_the_means_are_plotted_along_their_principal_components(images):
     m = normal(10000, 3) @ torch.tensor([[0.0, 2.0, 0.0], [0.3, 0.0, 0.0], [0.0, 0.0, 1.0]]) + 5
     figure = latent_space(known_model(m), images)
     _, right = figure.axes
@@ -150,11 +145,10 @@ def test_the_means_are_seen_along_their_principal_components(images):
     assert np.allclose(dots.to_rgba(dots.get_array()), COLOURS[images.test_labels])
     assert right.get_xlabel() == "principal component 1 (78% of variance)"
     assert right.get_ylabel() == "principal component 2 (20% of variance)"
-    assert right.get_title() == "posterior means of 10000 test images, by digit"
 
 
 @pytest.mark.parametrize(("n", "dim"), [(1000, 2), (1000, 7), (1000, 300), (5, 300)])
-def test_principal_components_are_those_of_a_singular_value_decomposition(n, dim):
+def test_principal_components_equal_a_singular_value_decomposition(n, dim):
     spectrum = 0.8 ** torch.arange(dim) + 0.01
     x = normal(n, dim) * spectrum @ torch.linalg.qr(normal(dim, dim))[0] + 3
     found, share = principal_components(x)
@@ -165,12 +159,6 @@ def test_principal_components_are_those_of_a_singular_value_decomposition(n, dim
     signs = (points * expected).sum(0).sign()
     assert (points - expected * signs).abs().max() < 1e-3
     assert share.tolist() == pytest.approx((scale.square() / scale.square().sum())[:2], rel=1e-4)
-    # Of the two directions of a component, the same one every time.
+    # The sign is always the same.
     directions = directions[:2] * signs[:, None]
     assert (directions.gather(1, directions.abs().argmax(1, keepdim=True)) > 0).all()
-
-
-def test_points_that_do_not_vary_are_no_obstacle():
-    directions, share = principal_components(torch.ones(100, 5))
-    assert directions.isfinite().all()
-    assert not share.any()

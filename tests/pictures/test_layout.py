@@ -1,4 +1,4 @@
-"""Nothing in a picture covers anything else, or is cut off, or stands beside its place."""
+"""The layout of figures: no text overlaps or is cut off, and images are in their positions."""
 
 from itertools import combinations
 
@@ -10,16 +10,14 @@ from drawn import from_blocks, known_model, means, numbered_images, seen
 from matplotlib.colors import to_rgb
 from matplotlib.transforms import Bbox
 
+from codebase.evaluate import Bounds
 from codebase.pictures import drawing
-from codebase.pictures.curves import bounds_against_z, learning_curve
-from codebase.pictures.gallery import interpolation, reconstructions
+from codebase.pictures.gallery import interpolation, learning_curve, reconstructions
 from codebase.pictures.latent import latent_space
-from codebase.runs.folder import run_folder
-from codebase.runs.metrics import Row, write_metrics
-from codebase.settings import Settings
+from codebase.runs.results import Row
 from codebase.visualize import visualize_samples
 
-TITLE = "Latent space: model=vae_z=10_batch_size=200_lr=0.002_run=0000, 20000 steps, synthetic"
+TITLE = "Latent space: z = 10, batch_size = 200, lr = 0.002, run 0, 20,000 steps, synthetic digits"
 
 
 @pytest.fixture(scope="module")
@@ -29,37 +27,27 @@ def images():
 
 def curve(images):
     rows = [
-        Row(step, kind, 80 + 9000 / step, 9 + 900 / step, 71)
+        Row(step, kind, Bounds(80 + 9000 / step, 9 + 900 / step, 71), 1.0)
         for step in range(100, 20001, 100)
         for kind in ("train", "test", "all test")
     ]
     return learning_curve(rows)
 
 
-def against_z(images):
-    for z in (2, 5, 10, 20, 50):
-        folder = run_folder(Settings(z=z, iter_max=300))
-        folder.mkdir(parents=True)
-        bounds = 90 + 30 / z, z, 90 + 30 / z - z
-        write_metrics(folder, [Row(300, name, *bounds) for name in ("test", "all test")])
-    return bounds_against_z(Settings(iter_max=300))
-
-
-def latents(z):
+def latent_spaces(z):
     return lambda images: latent_space(known_model(means(z=z)), images)
 
 
-def rows_of(number):
-    models = {f"{step} steps": known_model(means()) for step in range(number)}
-    return lambda images: reconstructions(models, images)
+def reconstruction(images):
+    return reconstructions(known_model(means()), images)
 
 
-def between(images):
+def interpolations(images):
     return interpolation(known_model(means()), images)
 
 
 def texts(figure) -> dict[str, Bbox]:
-    """What is written in a figure, and where. Legends are with their lines."""
+    """The boxes of all texts in a figure, and of its legends."""
     found = {}
     for number, axes in enumerate(figure.axes):
         parts = {"title": axes.title, "x": axes.xaxis.label, "y": axes.yaxis.label}
@@ -77,24 +65,21 @@ def texts(figure) -> dict[str, Bbox]:
 
 
 def overlap(one: Bbox, other: Bbox) -> bool:
-    """Whether they share more than the edge of a letter."""
+    """Whether two boxes share more than the edge of a letter."""
     shared = Bbox.intersection(one, other)
     return shared is not None and min(shared.width, shared.height) > 1
 
 
 @pytest.mark.parametrize(
-    "draw",
+    "make",
     [
-        *(pytest.param(latents(z), id=f"latent space of {z}") for z in (2, 3, 20, 30)),
-        *(pytest.param(rows_of(n), id=f"{n} reconstructions") for n in (1, 6)),
-        *(between, curve, against_z),
+        *(pytest.param(latent_spaces(z), id=f"latent space of {z}") for z in (2, 3, 20, 30)),
+        *(reconstruction, interpolations, curve),
     ],
 )
-def test_nothing_that_is_written_is_cut_off_or_covers_anything_else(
-    images, draw, tmp_path, monkeypatch
-):
+def test_no_text_is_cut_off_or_overlaps(images, make, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    figure = draw(images)
+    figure = make(images)
     drawing.put_title(figure, TITLE)
     figure.draw_without_rendering()
     written = texts(figure)
@@ -110,7 +95,7 @@ def test_nothing_that_is_written_is_cut_off_or_covers_anything_else(
             assert not overlap(panel, box), name
 
 
-def test_the_images_of_a_grid_have_no_frame_and_their_labels_no_ticks():
+def test_a_grid_has_no_frame_and_no_ticks():
     _, axes = drawing.new_figure(3)
     drawing.show_grid(axes, torch.zeros(6, 784), 2, 3)
     drawing.label_cells(axes, ["above", "below"], {0: "left"})
@@ -119,26 +104,21 @@ def test_the_images_of_a_grid_have_no_frame_and_their_labels_no_ticks():
     assert all(mark.get_markersize() == 0 for mark in marks)
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(1, 2), (3, 2), (2, 4)])
-def test_an_image_is_in_the_middle_of_the_part_of_the_axes_that_is_its_own(rows, columns):
-    """Also where there are more of them to the right than upwards: both have one scale."""
-    places = torch.zeros(1, 28, 28)
-    places[:, 12:16, 12:16] = 1  # the middle of each image is black
+def test_each_image_of_a_grid_with_axes_is_in_the_middle_of_its_cell():
+    images = torch.zeros(1, 28, 28)
+    images[:, 12:16, 12:16] = 1  # The middle of each image is black.
     _, axes = drawing.new_figure(6)
-    drawing.show_grid(axes, places.expand(rows * columns, 28, 28).flatten(1), rows, columns, 3.0)
+    drawing.show_grid(axes, images.expand(16, 28, 28).flatten(1), 4, 4, 3.0)
     axes.axis("off")
     dark = 1 - seen(axes)[..., 0]
-    height, width = dark.shape
-    assert axes.get_xlim() == (-3, 3)
-    assert axes.get_ylim() == pytest.approx((-3 * rows / columns, 3 * rows / columns))
-    assert width / height == pytest.approx(columns / rows, rel=0.01)
-    for along, count in ((dark.sum(0), columns), (dark.sum(1), rows)):
-        for part, weights in enumerate(np.array_split(along, count)):
+    assert axes.get_xlim() == axes.get_ylim() == (-3, 3)
+    for axis in (0, 1):
+        for part, weights in enumerate(np.array_split(dark.sum(axis), 4)):
             middle = (weights * (np.arange(len(weights)) + 0.5)).sum() / weights.sum()
             assert middle == pytest.approx(len(weights) / 2, abs=2), part
 
 
-def test_digits_have_the_same_colours_whichever_there_are():
+def test_the_colour_of_a_digit_does_not_depend_on_the_other_digits():
     _, axes = drawing.new_figure(3)
     drawing.scatter_digits(axes, torch.rand(4, 2), torch.tensor([3, 8, 3, 1]))
     axes.figure.draw_without_rendering()
@@ -150,7 +130,7 @@ def test_digits_have_the_same_colours_whichever_there_are():
         assert to_rgb(handle.get_markerfacecolor()) == to_rgb(f"C{text.get_text()}")
 
 
-def test_points_have_one_scale_to_the_right_and_upwards():
+def test_points_have_one_scale_on_both_axes():
     _, axes = drawing.new_figure(3)
     drawing.scatter_digits(axes, torch.tensor([[0.0, 0.0], [9.0, 1.0]]), torch.tensor([0, 1]))
     axes.figure.draw_without_rendering()

@@ -1,4 +1,4 @@
-"""A run's folder: where it is, who may write into it, and where an earlier run goes."""
+"""A run's folder: its files, its lock, and where an earlier run goes."""
 
 import errno
 import os
@@ -9,154 +9,144 @@ import pytest
 import torch
 from training import TINY, hold, load_small, settle, train_small
 
-from codebase.runs.folder import (
-    CHECKPOINTS,
-    is_used,
-    locked,
-    model_path,
-    move_aside,
-    run_folder,
-    saved_steps,
-    state_path,
-)
+from codebase.runs.folder import CHECKPOINTS, RunFolder
 from codebase.settings import Settings
-from codebase.system.errors import BusyError, CheckpointError
+from codebase.system.errors import UserError
+
+RUN = RunFolder(Settings())
 
 
-def test_the_places_are_those_of_the_report():
-    folder = run_folder(Settings())
-    assert folder == Path("checkpoints/model=vae_z=10_run=0000")
-    assert model_path(folder, 20000) == folder / "model-20000.pt"
-    assert model_path(folder, 30) == folder / "model-00030.pt"
-    assert state_path(folder) == folder / "training-state.pt"
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
-def test_steps_are_listed_in_rising_order(tmp_path):
+def test_the_files_have_the_names_of_the_assignment():
+    assert RUN.path == Path("checkpoints/model=vae_z=10_run=0000")
+    assert RUN.model(20000) == RUN.path / "model-20000.pt"
+    assert RUN.model(30) == RUN.path / "model-00030.pt"
+    assert RUN.state == RUN.path / "training-state.pt"
+
+
+def test_steps_are_listed_in_rising_order():
+    assert RUN.saved_steps() == []
+    RUN.path.mkdir(parents=True)
     for step in (100000, 20, 10000):
-        model_path(tmp_path, step).touch()
+        RUN.model(step).touch()
     for other in (".model-00030.pt", "model-best.pt", "model-30.pt", "model-00030.pt.bak"):
-        (tmp_path / other).touch()
-    assert saved_steps(tmp_path) == [20, 10000, 100000]
-    assert saved_steps(tmp_path / "nowhere") == []
+        (RUN.path / other).touch()
+    assert RUN.saved_steps() == [20, 10000, 100000]
 
 
 # Which runs share a folder.
 
 
-def test_linear_runs_of_different_lengths_have_folders_of_their_own(tmp_path, monkeypatch, stray):
-    """What one has after 20 steps is not what the other ends with."""
+def test_linear_runs_of_different_lengths_have_different_folders(tmp_path, monkeypatch, stray):
+    """After 20 steps, the longer run differs from the shorter one."""
     settle(tmp_path, monkeypatch)
     longer = TINY._replace(lr_schedule="linear", iter_max=40)
     shorter = longer._replace(iter_max=20)
     trained = [train_small(settings, iter_save=20) for settings in (longer, shorter)]
-    assert sorted(path for path in CHECKPOINTS.iterdir() if path.is_dir()) == sorted(
-        map(run_folder, (longer, shorter))
-    )
+    folders = RunFolder(longer), RunFolder(shorter)
+    assert {path for path in CHECKPOINTS.iterdir() if path.is_dir()} == {f.path for f in folders}
     for settings, model in zip((longer, shorter), trained, strict=True):
         assert torch.equal(load_small(settings).dec.net.bias, model.dec.net.bias)
-    middle, end = (
-        torch.load(model_path(run_folder(settings), 20)) for settings in (longer, shorter)
-    )
+    middle, end = (torch.load(folder.model(20)) for folder in folders)
     assert not torch.equal(middle["dec.net.bias"], end["dec.net.bias"])
-    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+    with pytest.raises(UserError, match="there is no checkpoint"):
         load_small(longer._replace(iter_max=10))
 
 
 def test_constant_runs_of_different_lengths_share_a_folder(tmp_path, monkeypatch, stray):
     settle(tmp_path, monkeypatch)
-    train_small(TINY._replace(iter_max=40), iter_save=20)
-    middle = load_small(TINY._replace(iter_max=20))
-    alone = train_small(TINY._replace(iter_max=20))
-    assert torch.equal(middle.dec.net.bias, alone.dec.net.bias)
-    assert run_folder(TINY._replace(iter_max=20)) == run_folder(TINY._replace(iter_max=40))
+    shorter, longer = TINY._replace(iter_max=20), TINY._replace(iter_max=40)
+    train_small(longer, iter_save=20)
+    middle = load_small(shorter)
+    assert torch.equal(middle.dec.net.bias, train_small(shorter).dec.net.bias)
+    assert RunFolder(shorter).path == RunFolder(longer).path
 
 
-# Who may write.
+# The lock.
 
 
-def test_one_process_trains_in_a_folder(tmp_path):
-    folder = tmp_path / "checkpoints" / "run"
-    with pytest.raises(ZeroDivisionError), locked(folder):
-        assert list(folder.iterdir()) == []
-        (folder / "file").touch()
-        with (
-            pytest.raises(BusyError, match=f"another process is training in {folder}; wait for"),
-            locked(folder),
-        ):
+def test_only_one_process_trains_in_a_folder():
+    with pytest.raises(ZeroDivisionError), RUN.lock():
+        assert list(RUN.path.iterdir()) == []
+        (RUN.path / "file").touch()
+        with pytest.raises(UserError, match=f"another process .* {RUN.path}"), RUN.lock():
             pass
-        with locked(folder.with_name("other")):
+        with RunFolder(Settings(run=1)).lock():
             pass
         raise ZeroDivisionError
-    with locked(folder):
-        assert [file.name for file in folder.iterdir()] == ["file"]
+    with RUN.lock():
+        assert [file.name for file in RUN.path.iterdir()] == ["file"]
 
 
-def test_the_lock_of_another_process_holds_until_it_dies(tmp_path, start):
-    folder = tmp_path / "run"
-    holder = hold(start, folder)
-    with pytest.raises(BusyError), locked(folder):
+def test_the_lock_of_another_process_holds_until_it_dies(start):
+    holder = hold(start, RUN)
+    with pytest.raises(UserError, match="another"), RUN.lock():
         pass
     holder.kill()
     holder.wait()
-    with locked(folder):
+    with RUN.lock():
         pass
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
-def test_where_the_file_system_has_no_locks_a_sentence_says_so(
-    tmp_path, monkeypatch, capsys, number
-):
+def test_a_warning_is_printed_where_the_file_system_has_no_locks(monkeypatch, capsys, number):
     def flock(*_):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("fcntl.flock", flock)
-    with locked(tmp_path / "run"):
-        model_path(tmp_path / "run", 1).touch()
-    advice = "start no second process for the same run"
-    warning = f"Warning: {tmp_path} is on a file system without locks; {advice}\n"
-    assert capsys.readouterr() == ("", warning)
-    assert saved_steps(tmp_path / "run") == [1]
+    with RUN.lock():
+        RUN.model(1).touch()
+    output, errors = capsys.readouterr()
+    assert (output, errors.count("\n")) == ("", 1)
+    assert errors.startswith("Warning: ") and "without locks" in errors
+    assert RUN.saved_steps() == [1]
 
 
-def test_a_folder_stays_locked_while_it_is_moved(tmp_path):
-    folder = tmp_path / "run"
-    with locked(folder):
-        model_path(folder, 1).touch()
-        assert move_aside(folder)
-        with pytest.raises(BusyError), locked(folder):
+def test_a_folder_stays_locked_while_it_is_moved():
+    with RUN.lock():
+        RUN.model(1).touch()
+        assert RUN.move_aside()
+        with pytest.raises(UserError, match="another"), RUN.lock():
             pass
 
 
-def test_a_file_in_the_place_of_a_folder_is_an_error_of_the_system(tmp_path):
-    (tmp_path / "run").touch()
-    with pytest.raises(FileExistsError), locked(tmp_path / "run"):
+def test_a_file_in_the_place_of_a_folder_raises_an_os_error():
+    CHECKPOINTS.mkdir()
+    RUN.path.touch()
+    with pytest.raises(FileExistsError), RUN.lock():
         pass
-    with pytest.raises(FileExistsError), locked(tmp_path / "run" / "run"):
+    with pytest.raises(FileExistsError), RunFolder(Settings(), RUN.path).lock():
         pass
 
 
-def test_a_used_folder_is_moved_to_the_first_free_name(tmp_path):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "notes").touch()
-    (folder / "metrics.csv").touch()
-    assert not is_used(folder)
-    assert move_aside(folder) is None
-    assert {*os.listdir(folder)} == {"notes", "metrics.csv"}
+# An earlier run.
 
-    (tmp_path / "run.2").write_text("a file")
-    (tmp_path / "run.3").symlink_to("nowhere")
+
+def test_a_used_folder_is_moved_to_the_first_free_name():
+    RUN.path.mkdir(parents=True)
+    (RUN.path / "notes").touch()
+    RUN.metrics.touch()
+    assert not RUN.is_used()
+    assert RUN.move_aside() is None
+    assert {*os.listdir(RUN.path)} == {"notes", "metrics.csv"}
+
+    places = [RUN.path.with_name(f"{RUN.path.name}.{number}") for number in range(5)]
+    places[2].write_text("a file")
+    places[3].symlink_to("nowhere")
     for number, saved in [(1, "model-00020.pt"), (4, "training-state.pt")]:
-        (folder / saved).write_text(saved)
-        assert is_used(folder)
-        place = tmp_path / f"run.{number}"
-        assert move_aside(folder) == place
-        assert (place / saved).read_text() == saved
-        assert list(folder.iterdir()) == []
-    assert (tmp_path / "run.1" / "notes").exists()
-    assert (tmp_path / "run.2").read_text() == "a file"
-    assert (tmp_path / "run.3").is_symlink()
-    shutil.rmtree(tmp_path / "run.1")
-    (folder / saved).touch()
-    assert move_aside(folder) == tmp_path / "run.1"
-    assert not is_used(tmp_path / "nowhere")
+        (RUN.path / saved).write_text(saved)
+        assert RUN.is_used()
+        assert RUN.move_aside() == places[number]
+        assert (places[number] / saved).read_text() == saved
+        assert list(RUN.path.iterdir()) == []
+    assert (places[1] / "notes").exists()
+    assert places[2].read_text() == "a file"
+    assert places[3].is_symlink()
+    shutil.rmtree(places[1])
+    RUN.state.touch()
+    assert RUN.move_aside() == places[1]
+    assert not RunFolder(Settings(run=1)).is_used()

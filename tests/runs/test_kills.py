@@ -1,4 +1,4 @@
-"""A run that is killed a hundred times, at random moments, as by `kill -9`."""
+"""A run that is killed a hundred times by SIGKILL, at random moments."""
 
 import multiprocessing
 import os
@@ -13,18 +13,17 @@ from typing import NamedTuple
 
 import pytest
 from conftest import NETWORKS
-from training import TINY, after_each_step, results_in, train_small
+from training import RUN, TINY, after_each_step, results_in, state_step, train_small
 
 from codebase import evaluate
 from codebase.models import nns
-from codebase.runs import checkpoint
-from codebase.runs.folder import model_path, run_folder, saved_steps, state_path
+from codebase.runs.folder import RunFolder
 
 pytestmark = pytest.mark.slow
 
 
 def train_and_tell(folder: Path, iter_max: int, pipe: Connection) -> None:
-    """Train small networks, saving after every step, and tell of each before it is saved."""
+    """Train small networks, send the number of each step, and then save it."""
     folder.mkdir(exist_ok=True)
     os.chdir(folder)
     pipe.send(("start", os.getpid()))
@@ -38,15 +37,12 @@ def train_and_tell(folder: Path, iter_max: int, pipe: Connection) -> None:
 
 
 def train_on_demand(pipe: Connection) -> None:
-    """Fork a process for each run that is asked for, and tell of its end.
-
-    So everything is imported once for all of them.
-    """
+    """Fork a process for each request, and send its exit code. Imports are done only once."""
     nns.__path__.append(str(NETWORKS))
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for number in (1, 2):
         os.dup2(nowhere, number)
-    evaluate.SUBSET_PASSES = 1  # which is not what this is about
+    evaluate.SUBSET_PASSES = 1  # fast
     context = multiprocessing.get_context("fork")
     with suppress(EOFError):
         while True:
@@ -58,7 +54,7 @@ def train_on_demand(pipe: Connection) -> None:
 
 @pytest.fixture(scope="module")
 def trainer(forking):
-    """The other end of the pipe of a process that trains on demand."""
+    """A pipe to a process that trains on demand."""
     pipe, its_end = forking.Pipe()
     process = forking.Process(target=train_on_demand, args=(its_end,))
     process.start()
@@ -74,43 +70,33 @@ def told(trainer: Connection) -> tuple[str, int]:
 
 
 class Kill(NamedTuple):
-    """What a kill has left behind."""
+    """What is in the folder after a kill."""
 
-    reached: int  # the last step that was told of
+    reached: int  # the last step that was sent
     saved: int  # the step of the state
     models: dict[int, int]  # a hash of each, by its step
     is_during_save: bool
 
 
-def step_of(folder: Path) -> int:
-    return checkpoint.load(state_path(folder))["training"]["step"]
-
-
 def kill_once(trainer: Connection, place: Path, chance: random.Random) -> Kill:
-    """Have a run go on for some steps, and kill it."""
+    """Resume the run for some steps, and kill it."""
     trainer.send((place, 1_000_000))
     _, process = told(trainer)
-    for _ in range(chance.randint(1, 4)):  # of a step that is done and is now saved
+    for _ in range(chance.randint(1, 4)):  # a step is done, and is saved next
         _, reached = told(trainer)
     time.sleep(chance.uniform(0, 0.01))
     os.kill(process, signal.SIGKILL)
     while (last := told(trainer))[0] == "step":
         reached = last[1]
     assert last == ("end", -signal.SIGKILL)
-    folder = place / run_folder(TINY)
-    models = {step: model_path(folder, step).read_bytes() for step in saved_steps(folder)}
-    hashes = {step: hash(content) for step, content in models.items()}
-    saved = step_of(folder) if state_path(folder).exists() else 0
-    return Kill(reached, saved, hashes, bool(temporary_files(folder)))
-
-
-def temporary_files(folder: Path) -> list[Path]:
-    return list(folder.rglob(".*.tmp"))
+    folder = RunFolder(TINY, place / RUN.path.parent)
+    hashes = {step: hash(folder.model(step).read_bytes()) for step in folder.saved_steps()}
+    return Kill(reached, state_step(folder), hashes, any(folder.path.glob(".*.tmp")))
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """Where the run that is killed was started."""
+    """The current folder of the run that is killed."""
     return tmp_path_factory.mktemp("killed")
 
 
@@ -127,20 +113,18 @@ def test_a_hundred_kills_lose_no_model(kills):
     assert any(kill.is_during_save for kill in kills)
 
 
-def test_a_kill_loses_no_step_but_the_one_that_is_being_saved(kills):
+def test_a_kill_loses_at_most_the_step_that_is_being_saved(kills):
     assert all(kill.saved >= kill.reached - 1 for kill in kills)
     assert kills[-1].reached > 100
 
 
-def test_a_run_that_was_killed_ends_in_the_bytes_of_one_that_was_not(
-    trainer, kills, place, tmp_path
-):
+def test_a_killed_run_ends_in_the_same_bytes(trainer, kills, place, tmp_path):
     for folder in (place, tmp_path):
         trainer.send((folder, kills[-1].saved + 10))
         while (last := told(trainer))[0] != "end":
             pass
         assert last == ("end", 0)
-    killed, whole = (folder / run_folder(TINY) for folder in (place, tmp_path))
-    assert kills[-1].models.keys() < {*saved_steps(killed)}
-    assert results_in(killed) == results_in(whole)
-    assert temporary_files(place) == []
+    killed = RunFolder(TINY, place / RUN.path.parent)
+    assert kills[-1].models.keys() < {*killed.saved_steps()}
+    assert results_in(killed.path) == results_in(tmp_path / RUN.path)
+    assert not list(place.rglob(".*.tmp"))

@@ -1,4 +1,4 @@
-"""Several runs: processes of the same command, and what the command line makes of them."""
+"""Several runs as several processes of the same command."""
 
 import os
 import signal
@@ -15,11 +15,9 @@ from conftest import wait_for
 from codebase.runs.several import run_each
 from codebase.settings import Settings
 from codebase.system.errors import Interrupted
-from codebase.system.streams import lenient_streams
 
-CPU = torch.device("cpu")
 RUNS = [Settings(run=run, iter_max=500) for run in range(5)]
-# What a process of the tests below begins with: its run, and a way to wait for others.
+# The beginning of each process below: its run, and functions to wait for others.
 BEGINNING = """
 import os, pathlib, signal, sys, time
 run = int(sys.argv[-1].removeprefix("--run="))
@@ -32,12 +30,6 @@ def wait_for(*names):
 
 def touch(name):
     pathlib.Path(name).touch()
-
-def finish():
-    folder = pathlib.Path(f"checkpoints/model=vae_z=10_run={run:04d}")
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = "500,test,1,1,0,1\\n500,all test,1,1,0,1\\n"
-    (folder / "metrics.csv").write_text("step,images,NELBO,KL,REC,seconds\\n" + rows)
 """
 
 
@@ -51,13 +43,13 @@ def each(program, runs=RUNS, jobs=2, threads=2):
     return run_each(runs, [sys.executable, "-c", BEGINNING + program], jobs, threads)
 
 
-def test_every_run_is_started_with_its_number_once(capsys):
+def test_every_run_is_started_once_with_its_number(capsys):
     assert each("with open(f'run-{run}', 'a') as file: file.write('started ')") == {}
     assert [Path(f"run-{run}").read_text() for run in range(5)] == ["started "] * 5
     assert "5 runs, 2 at a time, threads for each: 1\n" in capsys.readouterr().err
 
 
-def test_as_many_work_beside_each_other_as_is_said():
+def test_as_many_runs_work_at_the_same_time_as_jobs_says():
     program = """
 if run < 3:
     touch(f"begun-{run}")
@@ -70,15 +62,15 @@ sys.exit(beside > 3)
     assert each(program, jobs=3) == {}
 
 
-def test_one_at_a_time_goes_in_order():
+def test_one_at_a_time_they_run_in_order():
     program = "with open('order', 'a') as file: file.write(str(run))"
     assert each(program, jobs=1) == {}
     assert Path("order").read_text() == "01234"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc of Linux")
-def test_nothing_of_a_run_that_has_ended_stays_open():
-    """A program may have a thousand open files, and runs."""
+def test_a_run_that_has_ended_leaves_no_file_open():
+    """A program may have a thousand runs, but only a thousand open files."""
     program = "with open('open', 'a') as file: print(len(os.listdir('/proc/%s/fd')), file=file)"
     assert each(program % os.getpid(), jobs=1) == {}
     assert len(set(Path("open").read_text().split())) == 1
@@ -87,8 +79,10 @@ def test_nothing_of_a_run_that_has_ended_stays_open():
 @pytest.mark.parametrize(
     ("jobs", "threads", "runs", "share"), [(2, 5, 5, 2), (4, 2, 5, 1), (0, 3, 5, 3), (9, 8, 2, 4)]
 )
-def test_processes_share_the_threads(monkeypatch, capsys, jobs, threads, runs, share):
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # each has a run of its own, alone
+def test_processes_share_the_threads_and_not_the_batches_of_torchrun(
+    monkeypatch, capsys, jobs, threads, runs, share
+):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     program = "sys.exit(f\"{os.environ['OMP_NUM_THREADS']} {'TORCHELASTIC_RUN_ID' in os.environ}\")"
     failures = each(program, RUNS[:runs], jobs, threads)
     assert {*failures.values()} == {f"{share} False"}
@@ -98,15 +92,15 @@ def test_processes_share_the_threads(monkeypatch, capsys, jobs, threads, runs, s
 @pytest.mark.parametrize(
     ("device", "processes", "jobs"), [("cpu", 1, 5), ("cpu", 2, 1), ("cuda", 1, 1)]
 )
-def test_as_many_runs_as_threads_are_beside_each_other_but_one_on_a_gpu(
-    run_vae, synthetic_images, monkeypatch, device, processes, jobs
+def test_one_run_per_thread_trains_at_a_time_but_one_on_a_gpu_or_under_torchrun(
+    run_vae, monkeypatch, device, processes, jobs
 ):
-    """And each is told what "auto" is: the device and the data."""
+    """Each process gets the device and the data that "auto" stands for."""
     asked = []
 
     @contextmanager
-    def assembled(_):
-        yield SimpleNamespace(first=True, rank=0, size=processes, from_first=str, gather=dict)
+    def connected(_):
+        yield SimpleNamespace(first=True, rank=0, size=processes, broadcast=str, gather=dict)
 
     def run_each(runs, command, jobs, threads):
         asked.append((jobs, threads))
@@ -114,9 +108,9 @@ def test_as_many_runs_as_threads_are_beside_each_other_but_one_on_a_gpu(
             assert f"--{option}" in command
         return {settings.run: "not today" for settings in runs}
 
-    monkeypatch.setattr("codebase.system.processor.choose_device", lambda _: torch.device(device))
-    monkeypatch.setattr("codebase.datasets.loading.load", lambda *_: synthetic_images)
-    monkeypatch.setattr("codebase.runs.team.assembled", assembled)
+    monkeypatch.setattr("codebase.compute.processor.choose_device", lambda _: torch.device(device))
+    monkeypatch.setattr("codebase.datasets.loading.resolve", lambda *_: "synthetic")
+    monkeypatch.setattr("codebase.compute.processes.connected", connected)
     monkeypatch.setattr("codebase.runs.several.run_each", run_each)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
@@ -126,26 +120,12 @@ def test_as_many_runs_as_threads_are_beside_each_other_but_one_on_a_gpu(
     assert asked == [(jobs, 5)]
 
 
-@pytest.fixture
-def answer():
-    """Somebody who has typed an answer before anything was asked."""
-    reader, writer = os.pipe()
-    os.write(writer, b"an answer\n")
-    os.close(writer)
-    before = os.dup(0)
-    os.dup2(reader, 0)
-    yield
-    os.dup2(before, 0)
-    os.close(before)
-    os.close(reader)
-
-
-def test_a_process_has_no_part_in_the_streams_of_this_one(capfd, answer):
-    """Nobody answers it, standard output is the table's, and of its errors the last is a bar."""
+def test_a_process_reads_no_input_prints_no_output_and_its_errors_are_shown(capfd):
+    """Standard output is only for the table."""
     program = """
 print("output", file=sys.stdout, flush=True)
 print(f"step {run}", end="\\r", file=sys.stderr)
-sys.exit(sys.stdin.read() != "")
+sys.exit(not os.path.samefile("/dev/stdin", os.devnull))
 """
     assert each(program, RUNS[3:4]) == {}
     output, errors = capfd.readouterr()
@@ -154,7 +134,7 @@ sys.exit(sys.stdin.read() != "")
 
 
 @pytest.mark.parametrize(
-    ("program", "sentence"),
+    ("program", "message"),
     [
         ("sys.exit('run_vae.py: a sentence')", "a sentence"),
         ("print('5%\\r7%\\rthe last', file=sys.stderr); sys.exit(2)", "the last"),
@@ -163,32 +143,21 @@ sys.exit(sys.stdin.read() != "")
         ("os.kill(os.getpid(), signal.SIGKILL)", "its process was ended by signal 9"),
     ],
 )
-def test_a_run_that_fails_is_told_by_its_last_words_and_stops_no_other(program, sentence):
-    failures = each(f"touch(f'begun-{{run}}')\nif run % 2:\n    {program}\nfinish()")
-    assert failures == {1: sentence, 3: sentence}
+def test_a_run_that_fails_is_reported_by_its_last_line_and_stops_no_other(program, message):
+    failures = each(f"touch(f'begun-{{run}}')\nif run % 2:\n    {program}")
+    assert failures == {1: message, 3: message}
     assert len([*Path().glob("begun-*")]) == 5
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux")
-def test_a_full_standard_error_costs_no_run_and_no_sentence(monkeypatch):
-    with open("/dev/full", "w") as full, monkeypatch.context() as patch:
-        patch.setattr(sys, "stderr", full)
-        with lenient_streams():
-            failures = each("print('words', file=sys.stderr); finish(); sys.exit(run % 4)")
-    assert failures == {1: "words", 2: "words"}  # and with status 3 only a picture fails
-
-
-def test_a_run_of_which_only_a_picture_fails_is_finished(capsys):
+def test_a_run_is_finished_if_only_its_picture_fails(capsys):
     assert each("print('no page', file=sys.stderr); sys.exit(3)", RUNS[:2]) == {}
     errors = capsys.readouterr().err
     assert "run 0: no page\n" in errors
     assert "run 1: no page\n" in errors
-    # But bounds that were there before it began are not its own.
-    assert each("sys.exit('no model')", RUNS[:2]) == {0: "no model", 1: "no model"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_reaches_every_process_and_this_one_waits_until_all_have_saved(stray, number):
+def test_a_signal_is_passed_to_every_process_and_all_save(stray, number):
     program = f"""
 def save(*_):
     touch(f"saved-{{run}}")
@@ -201,43 +170,30 @@ if run == 0:
     os.kill(os.getppid(), {number})
 wait_for("the signal")
 """
-    with pytest.raises(Interrupted, match="--resume 1 goes on from what is saved") as caught:
+    with pytest.raises(Interrupted, match="--resume 1") as caught:
         each(program)
     assert caught.value.status == 128 + number
     assert sorted(path.name for path in Path().glob("*-*")) == [
-        *("begun-0", "begun-1", "saved-0", "saved-1")  # and no other run is begun
+        *("begun-0", "begun-1", "saved-0", "saved-1")  # no other run has begun
     ]
     assert stray == []
 
 
 def test_a_process_that_starts_while_a_signal_comes_is_ended_too(stray, monkeypatch):
-    program = """
-touch(f"begun-{run}")
-if run == 0:
-    wait_for("the signal")
-signal.signal(signal.SIGALRM, lambda *_: touch("was left alone"))
-signal.alarm(60)
-signal.pause()
-"""
-
-    started = []
-
     class Started(Popen):
         def __init__(self, command, **options):
             if command[-1] == "--run=1":
-                wait_for(lambda: started and Path("begun-0").exists())
+                wait_for(Path("begun-0").exists)
                 os.kill(os.getpid(), signal.SIGTERM)
-                wait_for(lambda: started[0].poll() is not None)
             super().__init__(command, **options)
-            started.append(self)
 
     monkeypatch.setattr("codebase.runs.several.Popen", Started)
     with pytest.raises(Interrupted):
-        each(program)
+        each("touch(f'begun-{run}'); time.sleep(60); touch('was left alone')")
     assert not Path("was left alone").exists()
     assert stray == []
 
 
-def test_a_program_that_cannot_be_started_is_an_error_of_the_system():
+def test_a_program_that_cannot_be_started_raises_an_os_error():
     with pytest.raises(FileNotFoundError, match="no such program"):
         run_each(RUNS, ["no such program"], jobs=2, threads=2)

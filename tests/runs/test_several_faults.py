@@ -1,4 +1,4 @@
-"""What several runs survive. Every fault here is a real one."""
+"""Several runs whose parent is killed or interrupted, with real signals and a real terminal."""
 
 import fcntl
 import os
@@ -12,73 +12,58 @@ from pathlib import Path
 
 import pytest
 from conftest import usual_signals, wait_for
+from training import state_step
 
-from codebase.runs import checkpoint
-from codebase.runs.folder import locked, saved_steps, state_path
-from codebase.runs.metrics import bounds_after
-from codebase.system.errors import BusyError
+from codebase.runs.folder import RunFolder
+from codebase.runs.results import read_results
+from codebase.settings import Settings
+from codebase.system.errors import UserError
 
 pytestmark = pytest.mark.slow
 LONG = ("--iter_max", 1_000_000)
-NAME = "model=vae_nn=watched_z=03_dataset=synthetic_run={:04d}"
-SENTENCE = "run_vae.py: interrupted; the same command with --resume 1 goes on from what is saved"
-
-
-def step_of(folder):
-    return checkpoint.load(state_path(folder))["training"]["step"]
 
 
 def is_free(folder):
     """Whether no process is training in the folder."""
     try:
-        with locked(folder):
+        with folder.lock():
             return True
-    except BusyError:
+    except UserError:
         return False
 
 
 @pytest.fixture
 def folders(tmp_path):
-    """The folders of two runs that are watched."""
-    return [tmp_path / "checkpoints" / NAME.format(run) for run in (0, 1)]
+    """The folders of the runs 0 and 1."""
+    runs = [Settings("watched", 3, dataset="synthetic", run=run) for run in (0, 1)]
+    return [RunFolder(settings, tmp_path / "checkpoints") for settings in runs]
 
 
-@pytest.fixture
-def start_two(start, script, small, tmp_path):
-    """Start two runs beside each other, and wait until both of them train."""
-
-    def start_two(*arguments, **options):
-        of_two = ("--nn", "watched", "--runs", 2, "--jobs", 2)
-        process = start(script, *small, *of_two, *arguments, **options)
-        wait_for(lambda: len(list(tmp_path.glob("process-*"))) == 2 or process.poll() is not None)
-        assert process.poll() is None
-        return process
-
-    return start_two
-
-
-def test_runs_whose_parent_is_killed_go_on_to_their_end_and_save(start_two, folders, tmp_path):
+def test_runs_whose_parent_is_killed_train_to_their_end(start, script, small, folders, tmp_path):
     (tmp_path / "wait").touch()
-    parent = start_two("--iter_save", 20)
+    options = ("--nn", "watched", "--runs", 2, "--jobs", 2, "--iter_save", 20)
+    parent = start(script, *small, *options)
+    wait_for(lambda: len(list(tmp_path.glob("process-*"))) == 2 or parent.poll() is not None)
+    assert parent.poll() is None
     parent.kill()
     parent.wait()
     assert not any(map(is_free, folders))
     (tmp_path / "wait").unlink()
     for folder in folders:
         wait_for(lambda folder=folder: is_free(folder))
-        assert saved_steps(folder) == [20, 30]
-        assert step_of(folder) == 30
-        assert len(bounds_after(folder, 30)) == 2
-        wait_for((folder / "visualizing_result.png").exists)
+        assert folder.saved_steps() == [20, 30]
+        assert state_step(folder) == 30
+        wait_for((folder.path / "visualizing_result.png").exists)
+        assert read_results(folder, 30)
 
 
 class Terminal:
-    """A terminal of 80 columns, and a program in it."""
+    """A terminal of 80 columns and a program in it."""
 
     def __init__(self, start, *arguments):
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
-        # Else the system throws away at Ctrl-C what was written and is not read yet.
+        # Without NOFLSH, Ctrl-C makes the system drop output that has not been read.
         modes = termios.tcgetattr(slave)
         modes[3] |= termios.NOFLSH
         termios.tcsetattr(slave, termios.TCSANOW, modes)
@@ -93,7 +78,7 @@ class Terminal:
         self.output = b""
 
     def read(self) -> bool:
-        """Read what is written next; false if no process has the terminal any more."""
+        """Read some output; return False once no process has the terminal open."""
         try:
             self.output += os.read(self.master, 10_000)
         except OSError:
@@ -107,11 +92,11 @@ class Terminal:
             assert self.read(), self.output.decode(errors="replace")
 
     def press_ctrl_c(self, times: int) -> None:
-        """Send what a terminal's driver turns into SIGINT for all processes."""
+        """Send the byte that the terminal turns into SIGINT for its foreground processes."""
         os.write(self.master, times * b"\x03")
 
     def screen(self) -> tuple[list[str], int]:
-        """The lines that can be seen, and the column of the cursor."""
+        """The lines on the screen, and the column of the cursor."""
         lines, row, column = {}, 0, 0
         for part in re.findall(r"\x1b\[A|.", self.output.decode(errors="ignore"), re.DOTALL):
             if part == "\x1b[A":
@@ -129,29 +114,28 @@ class Terminal:
 
 
 def children(process):
-    """The processes that any thread of a process has started."""
+    """The processes that a process has started."""
     threads = Path(f"/proc/{process.pid}/task").iterdir()
     return [child for thread in threads for child in (thread / "children").read_text().split()]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc of Linux")
 @pytest.mark.parametrize("presses", [1, 3])
-def test_ctrl_c_and_what_follows_it_leave_a_tidy_terminal(start, script, small, folders, presses):
-    """Once while two runs train, and three times while their processes start.
+def test_ctrl_c_saves_the_runs_and_leaves_a_tidy_terminal(start, script, small, folders, presses):
+    """Press it once while two runs train, or three times while their processes start.
 
-    Then all processes are told to end once more, as by `timeout` and schedulers.
+    Then SIGTERM follows twice, as from `timeout` and schedulers.
     """
     arguments = (*small, *LONG, "--nn", "watched", "--runs", 2, "--jobs", 2)
     terminal = Terminal(start, script, *arguments)
     if presses == 1:
-        terminal.read_until("run 0:   0%|", "run 1:   0%|", "it/s, loss=")
-        bars = [line for line in terminal.screen()[0] if line.startswith("run ")]
-        assert len(bars) == 2
-        assert all(40 < len(line) < 80 for line in bars)
+        terminal.read_until(" 0/2 [", "run 0:   0%, run 1:   0%")
+        [bar] = [line for line in terminal.screen()[0] if line.startswith("runs: ")]
+        assert 40 < len(bar) < 80
     else:
         wait_for(lambda: len(children(terminal.process)) == 2)
     terminal.press_ctrl_c(presses)
-    while b"^C" not in terminal.output:  # which the terminal shows, until a bar is drawn over it
+    while b"^C" not in terminal.output:  # the terminal shows it, and a bar may cover it
         assert terminal.read()
     for _ in range(2):
         os.killpg(terminal.process.pid, signal.SIGTERM)
@@ -159,14 +143,12 @@ def test_ctrl_c_and_what_follows_it_leave_a_tidy_terminal(start, script, small, 
         pass
     assert terminal.process.wait() == 130
     lines, column = terminal.screen()
-    shown = [line.replace("^C", "").rstrip() for line in lines]
-    assert shown[-4:] == [
-        "2 runs, 2 at a time, threads for each: 1",
-        SENTENCE[:80],
-        SENTENCE[80:],
-        "",
-    ]
+    message = (
+        "run_vae.py: interrupted; the same command with --resume 1 continues from what is saved"
+    )
+    assert lines[-4].startswith("runs: 100%|")
+    assert lines[-3:] == [message[:80], message[80:], ""]
     assert column == 0
     for folder in folders:
-        assert not folder.exists() or is_free(folder)
-        assert presses > 1 or step_of(folder) > 0
+        assert not folder.path.exists() or is_free(folder)
+        assert presses > 1 or state_step(folder) > 0

@@ -12,14 +12,17 @@ import torch
 from conftest import copy_project, wait_for
 from launching import run_script
 from torch.distributed import TCPStore
+from training import results_in
 
-from codebase.runs.metrics import read_metrics
+from codebase.runs.folder import RunFolder
+from codebase.runs.results import read_metrics
+from codebase.settings import Settings
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="Gloo and /proc of Linux"),
 ]
-# Networks that do not run in this process: each is a file beside those of the project.
+# Files of networks for a copy of the project.
 NETWORKS = {
     "failing": """
 import os
@@ -34,8 +37,8 @@ class Encoder(tiny.Encoder):
             raise OSError(28, "No space left on device", "somewhere")
         return super().encode(x)
 """,
-    # Stand still once there is a model of step 100, until there is a file of the name "go". A file
-    # tells who has measured something.
+    # Wait once the model of step 100 exists, until a file named "go" exists. A file shows which
+    # process measures bounds.
     "waiting": """
 import os, time, torch
 from pathlib import Path
@@ -55,7 +58,7 @@ class Encoder(tiny.Encoder):
 
 @pytest.fixture
 def folders(tmp_path):
-    """Folders of their own for several starts, by the names that are given."""
+    """Make folders of these names."""
 
     def folders(*names):
         paths = [tmp_path / name for name in names]
@@ -68,7 +71,7 @@ def folders(tmp_path):
 
 @pytest.fixture(scope="module")
 def script(tmp_path_factory) -> Path:
-    """The command line of a copy with the networks of this file."""
+    """The command line of a copy of the project with the networks of this file."""
     script = copy_project(tmp_path_factory.mktemp("torchrun"))
     for name, code in NETWORKS.items():
         (script.parent / "codebase" / "models" / "nns" / f"{name}.py").write_text(code)
@@ -77,7 +80,7 @@ def script(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def begin(forking, script, small):
-    """Start two processes as torchrun would, and let them end; give them and what they print."""
+    """Start two processes as torchrun does, and wait for their end after the block."""
 
     @contextmanager
     def begin(folder, *arguments):
@@ -106,12 +109,12 @@ def begin(forking, script, small):
 
 @pytest.fixture
 def pair(begin):
-    """Run two processes as torchrun would, to their end; give what they print."""
+    """Run two processes as torchrun does, and return their outputs."""
 
-    def pair(folder, *arguments, status=0):
+    def pair(folder, *arguments, statuses=(0, 0)):
         with begin(folder, *arguments) as (started, outputs):
             pass
-        assert [process.exitcode for process in started] == [status] * 2, "\n".join(outputs)
+        assert tuple(process.exitcode for process in started) == statuses, "\n".join(outputs)
         return outputs
 
     return pair
@@ -128,46 +131,43 @@ def launch(start, script, small):
     return launch
 
 
-def run_folder(folder: Path, nn: str = "tiny", run: int = 0) -> Path:
-    name = f"model=vae_nn={nn}_z=03_batch_size=200_dataset=synthetic_run={run:04d}"
-    return folder / "checkpoints" / name
+def run_in(folder: Path, nn: str = "tiny", run: int = 0) -> RunFolder:
+    settings = Settings(nn, 3, batch_size=200, dataset="synthetic", run=run)
+    return RunFolder(settings, folder / "checkpoints")
 
 
-def results(folder: Path) -> dict[str, object]:
-    """All that a run has given: the bytes of its models, and its rows but for the seconds."""
-    models = {path.name: path.read_bytes() for path in folder.glob("model-*.pt")}
-    assert models
-    return models | {"rows": [row[:-1] for row in read_metrics(folder)]}
-
-
-def test_runs_are_shared_out_and_the_table_has_them_all(pair, run_vae, small, folders, monkeypatch):
+def test_processes_share_the_runs_and_the_table_has_all_of_them(
+    pair, run_vae, small, folders, monkeypatch
+):
     two, alone = folders("two", "alone")
-    in_the_way = run_folder(two, run=1)
+    in_the_way = run_in(two, run=1).path
     in_the_way.parent.mkdir()
     in_the_way.write_text("a file")
-    output, other = pair(two, "--iter_max", 20, "--runs", 3, status=1)
+    output, other = pair(two, "--iter_max", 20, "--runs", 3, statuses=(1, 0))
     assert (output.count("2 runs, 1 at a time, "), other) == (1, "")
-    with open(run_folder(two).with_name(f"{run_folder(two).name}-0002_steps=20.csv")) as file:
+    with open(f"{run_in(two).path}-0002_steps=20.csv") as file:
         _, *table = csv.reader(file)
     assert [line[0] for line in table] == [*"02"]
     table = {int(run): cells for run, *cells in table}
     shown = [line.split(" | ") for line in output.splitlines() if line.startswith("| ")]
     names = [f"| {name}" for name in (*"012", "average", "standard deviation")]
     assert [line[0] for line in shown[2:]] == names
-    assert shown[3][1] == f"failed: checkpoints/{in_the_way.name}: File exists"  # of the second one
+    assert (
+        shown[3][1] == f"failed: checkpoints/{in_the_way.name}: File exists"
+    )  # from the second process
     monkeypatch.chdir(alone)
     for run in (0, 2):
         finished = run_vae(*small, "--batch_size", 200, "--iter_max", 20, "--run", run)
         assert finished.returncode == 0
-        paths = [run_folder(folder, run=run) for folder in (alone, two)]
-        assert results(paths[0]) == results(paths[1])
-        on_test, on_all = read_metrics(paths[0])[-2:]
-        values = [*on_test.bounds, on_all.nelbo]
+        single, shared = (run_in(folder, run=run) for folder in (alone, two))
+        assert results_in(single.path) == results_in(shared.path)
+        subset, everything = read_metrics(single)[-2:]
+        values = [*subset.bounds, everything.bounds.nelbo]
         assert [*map(float, table[run][:4])] == values
         assert shown[2 + run][1:5] == [f"{value:.4f}" for value in values]
 
 
-def test_a_killed_process_is_started_again_in_the_same_bytes_and_ctrl_c_saves(
+def test_torchrun_restarts_a_killed_process_and_the_run_ends_in_the_same_bytes(
     launch, pair, folders
 ):
     arguments = ("--nn", "waiting", "--iter_save", 100, "--resume", 1)
@@ -176,45 +176,41 @@ def test_a_killed_process_is_started_again_in_the_same_bytes_and_ctrl_c_saves(
     first, second = pair(untouched, *arguments, "--iter_max", 200)
     assert (first.count("NELBO: "), second) == (2, "")
     assert [path.name for path in untouched.glob("measured-*")] == ["measured-0"]
-    folder = run_folder(killed, "waiting")
+    run = run_in(killed, "waiting")
     launcher = launch(killed, *arguments, "--iter_max", 10**6, options=("--max-restarts", 1))
-    wait_for(lambda: (folder / "model-00100.pt").exists() or launcher.poll() is not None)
+    wait_for(lambda: run.model(100).exists() or launcher.poll() is not None)
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
     os.kill(int(children[1]), signal.SIGKILL)
     (killed / "go").touch()
-    wait_for(lambda: (folder / "model-00200.pt").exists() or launcher.poll() is not None)
-    launcher.send_signal(signal.SIGINT)  # torchrun's processes are not the terminal's
+    wait_for(lambda: run.model(200).exists() or launcher.poll() is not None)
+    launcher.send_signal(signal.SIGINT)
     output, errors = launcher.communicate()
     assert launcher.returncode != 0
     assert "Resuming at step 100\n" in output
-    assert errors.count("with --resume 1 goes on from there") == 1
-    state = torch.load(folder / "training-state.pt")
-    assert f"interrupted at step {state['training']['step']};" in errors
-    expected, found = results(run_folder(untouched, "waiting")), results(folder)
-    for name in ("model-00100.pt", "model-00200.pt"):
-        assert found[name] == expected[name]
-    rows = expected["rows"]
-    assert found["rows"][: len(rows)] == rows
+    state = torch.load(run.state)
+    assert errors.count(f"interrupted at step {state['training']['step']};") == 1
+    expected = run_in(untouched, "waiting")
+    for step in (100, 200):
+        assert run.model(step).read_bytes() == expected.model(step).read_bytes()
+    rows, found = ([row[:-1] for row in read_metrics(folder)] for folder in (expected, run))
+    assert found[: len(rows)] == rows
 
 
-def test_a_signal_to_the_second_process_ends_both_with_one_sentence(begin, folders):
+def test_a_signal_to_the_second_process_ends_both_with_one_message(begin, folders):
     [folder] = folders("two")
     with begin(folder, "--iter_max", 10**6, "--iter_save", 100) as (started, outputs):
-        wait_for((run_folder(folder) / "model-00100.pt").exists)
+        wait_for(run_in(folder).model(100).exists)
         os.kill(started[1].pid, signal.SIGTERM)
     assert [process.exitcode for process in started] == [128 + signal.SIGTERM] * 2
-    state = torch.load(run_folder(folder) / "training-state.pt")
-    sentence = f"run_vae.py, process 0: interrupted at step {state['training']['step']}; "
-    assert outputs[0].splitlines()[-1].startswith(sentence)
-    assert outputs[1] == ""  # the first one says it for all
+    state = torch.load(run_in(folder).state)
+    message = f"run_vae.py, process 0: interrupted at step {state['training']['step']}; "
+    assert outputs[0].splitlines()[-1].startswith(message)
+    assert outputs[1] == ""
 
 
 def test_a_process_that_fails_ends_the_others(pair, folders):
     [folder] = folders("two")
-    first, second = pair(folder, "--iter_max", 10**6, "--nn", "failing", status=1)
+    first, second = pair(folder, "--iter_max", 10**6, "--nn", "failing", statuses=(1, 1))
     assert second == "run_vae.py, process 1: somewhere: No space left on device\n"
-    advice = "its own message says why; with --resume 1 the run goes on"
-    assert first.endswith(
-        f"\nrun_vae.py, process 0: ended, because another process has ended; {advice}\n"
-    )
+    assert first.splitlines()[-1].startswith("run_vae.py, process 0: another process has ended")
     assert "Traceback" not in first

@@ -1,14 +1,14 @@
-"""Files are there whole or not at all."""
+"""Files are written whole or not at all."""
 
 import csv
 import os
 
 import pytest
 
-from codebase.system.files import write_atomically, write_table
+from codebase.system.files import write_atomically, write_csv
 
 
-def test_content_arrives_and_nothing_else(tmp_path):
+def test_a_file_has_the_content_and_no_file_remains_beside_it(tmp_path):
     path = tmp_path / "file"
     for content in (b"old", b"new\r\n\n\0"):
         write_atomically(path, content)
@@ -17,7 +17,7 @@ def test_content_arrives_and_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_failure_keeps_the_old_file_names_it_and_leaves_no_other(tmp_path, monkeypatch, call):
+def test_a_failed_write_keeps_the_old_file_and_names_it(tmp_path, monkeypatch, call):
     path = tmp_path / "file"
     write_atomically(path, b"old")
 
@@ -32,8 +32,7 @@ def test_a_failure_keeps_the_old_file_names_it_and_leaves_no_other(tmp_path, mon
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_where_nothing_can_be_written_or_removed_the_file_is_named(tmp_path, monkeypatch):
-    """As on a file system that can only be read."""
+def test_a_read_only_file_system_is_an_error_that_names_the_file(tmp_path, monkeypatch):
 
     def refuse(*_, **__):
         raise OSError(30, "Read-only file system", "another file")
@@ -45,8 +44,8 @@ def test_where_nothing_can_be_written_or_removed_the_file_is_named(tmp_path, mon
     assert caught.value.filename == str(tmp_path / "file")
 
 
-def test_the_content_is_on_the_disk_before_it_has_the_name(tmp_path, monkeypatch):
-    """Else a power cut could leave the name on an empty file."""
+def test_the_content_is_on_the_disk_before_the_file_has_its_name(tmp_path, monkeypatch):
+    """Otherwise a power cut could leave an empty file of that name."""
     path, synced = tmp_path / "file", []
     write_atomically(path, b"old")
     fsync = os.fsync
@@ -67,25 +66,25 @@ def test_an_absent_folder_is_an_error_that_names_the_file(tmp_path):
     assert caught.value.filename == str(path)
 
 
-def test_a_table_is_csv_of_any_cells(tmp_path):
+def test_csv_holds_any_cells(tmp_path):
     path = tmp_path / "table.csv"
     rows = [("step", "images"), (1, 'a comma, a "quote"'), (0.1 + 0.2, "é")]
-    write_table(path, rows)
+    write_csv(path, rows)
     with open(path, newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [[str(cell) for cell in row] for row in rows]
     assert path.read_bytes().count(b"\n") == 3
     assert b"\r" not in path.read_bytes()
 
 
-def test_a_table_that_fails_keeps_the_old_one(tmp_path):
+def test_a_failed_csv_keeps_the_old_file(tmp_path):
     path = tmp_path / "table.csv"
-    write_table(path, [("old",)])
+    write_csv(path, [("old",)])
 
     def rows():
         yield ("new",)
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        write_table(path, rows())
+        write_csv(path, rows())
     assert path.read_text() == "old\n"
     assert os.listdir(tmp_path) == ["table.csv"]

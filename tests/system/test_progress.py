@@ -1,4 +1,4 @@
-"""How far a run is, where there is a terminal and where there is none."""
+"""The progress of a run, in a terminal, a notebook and a file."""
 
 import io
 import os
@@ -8,12 +8,12 @@ import pytest
 from conftest import ROOT
 from tqdm import auto
 
-from codebase.system.progress import progress
+from codebase.system.streams import progress
 
 
 @pytest.fixture
 def error(monkeypatch):
-    """A standard error that is a terminal, or is none."""
+    """Replaces standard error by a stream that is a terminal or not."""
 
     def error(is_terminal):
         stream = io.StringIO()
@@ -24,7 +24,7 @@ def error(monkeypatch):
     return error
 
 
-def test_in_a_file_there_is_a_line_each_time_and_nothing_else(error):
+def test_a_file_gets_one_line_per_update(error):
     stream = error(False)
     with progress(3, 100, 400) as (show, seconds):
         show(200, 543.21)
@@ -37,7 +37,7 @@ def test_in_a_file_there_is_a_line_each_time_and_nothing_else(error):
     assert "\r" not in stream.getvalue() and "\x1b" not in stream.getvalue()
 
 
-def test_in_a_terminal_there_is_one_bar(error):
+def test_a_terminal_shows_one_bar(error):
     stream = error(True)
     with progress(0, 0, 10) as (show, seconds):
         show(5, 1.0)
@@ -46,7 +46,7 @@ def test_in_a_terminal_there_is_one_bar(error):
     assert "5/10" in stream.getvalue()
 
 
-def test_in_a_notebook_there_is_a_notebooks_bar(error, monkeypatch):
+def test_a_notebook_shows_a_bar_of_its_own(error, monkeypatch):
     class Bar(auto.tqdm):
         def display(self, *_, **__):
             shown.append(self.n)
@@ -63,7 +63,7 @@ def test_in_a_notebook_there_is_a_notebooks_bar(error, monkeypatch):
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_a_user_sets_the_time_between_two_updates(error, monkeypatch, is_terminal):
+def test_the_user_sets_the_time_between_two_updates(error, monkeypatch, is_terminal):
     error(is_terminal)
     monkeypatch.setenv("TQDM_MININTERVAL", "7.5")
     with progress(0, 0, 10) as (_, seconds):
@@ -71,12 +71,12 @@ def test_a_user_sets_the_time_between_two_updates(error, monkeypatch, is_termina
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
-def test_a_user_who_disables_tqdm_sees_nothing(start, is_terminal):
-    """In a process of its own, since tqdm reads the environment when it is imported."""
+def test_a_disabled_tqdm_shows_nothing(start, is_terminal):
+    """A new process is needed, because tqdm reads the environment when it is imported."""
     program = f"""
 import sys
 sys.stderr.isatty = lambda: {is_terminal}
-from codebase.system.progress import progress
+from codebase.system.streams import progress
 with progress(0, 0, 10) as (show, seconds):
     show(5, 1.0)
 """

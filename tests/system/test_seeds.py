@@ -1,4 +1,4 @@
-"""Randomness: apart by purpose, and local."""
+"""Random seeds: different for each purpose, and without effects on the global state."""
 
 import itertools
 from contextlib import nullcontext
@@ -6,20 +6,20 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from codebase.system.seeds import ORDER, STEP, WEIGHTS, seed_all, seed_for, seeded
+from codebase.system.seeds import ORDER, STEP, WEIGHTS, preserved, seed_all, seed_for, seeded
 
 CPU = torch.device("cpu")
 PURPOSES = (WEIGHTS, ORDER, STEP)
 
 
-def test_every_run_purpose_number_and_process_has_its_own_seed():
+def test_each_run_purpose_number_and_rank_has_its_own_seed():
     runs, numbers = (0, 1, 2, 3, 10**9), (*range(50), 10**9)
-    which = list(itertools.product(runs, PURPOSES, numbers, range(4)))
-    assert len({seed_for(*each) for each in which}) == len(which) == 5 * 3 * 51 * 4
+    cases = list(itertools.product(runs, PURPOSES, numbers, range(4)))
+    assert len({seed_for(*case) for case in cases}) == len(cases) == 5 * 3 * 51 * 4
 
 
-def test_the_seeds_of_the_published_numbers_stay():
-    seeds = [seed_for(3, purpose, 5, process) for purpose in PURPOSES for process in (0, 1)]
+def test_the_seeds_of_the_published_results_do_not_change():
+    seeds = [seed_for(3, purpose, 5, rank) for purpose in PURPOSES for rank in (0, 1)]
     assert seeds == [
         2748448838318224038,
         17309245584008313578,
@@ -30,7 +30,7 @@ def test_the_seeds_of_the_published_numbers_stay():
     ]
 
 
-def test_seeds_are_of_64_bits_that_look_random():
+def test_seeds_have_64_bits_and_each_bit_looks_random():
     seeds = [seed_for(run, purpose) for run in range(100) for purpose in PURPOSES]
     assert all(type(seed) is int and 0 <= seed < 2**64 for seed in seeds)
     for bit in range(64):
@@ -38,23 +38,23 @@ def test_seeds_are_of_64_bits_that_look_random():
         assert abs(ones - 150) < 5 * 8.7  # in standard deviations of a fair coin
 
 
-def test_a_seed_is_the_same_every_time_and_that_of_the_first_number_and_process_without_them():
+def test_number_and_rank_are_0_by_default():
     assert seed_for(3, ORDER) == seed_for(3, ORDER) == seed_for(3, ORDER, 0, 0)
     assert seed_for(3, STEP, 7) == seed_for(3, STEP, 7, 0) != seed_for(3, STEP, 7, 1)
 
 
 @pytest.mark.parametrize("seed", [0, 3, seed_for(0, STEP), 2**64 - 1])
-def test_seeding_is_that_of_pytorch(seed):
+def test_seed_all_equals_pytorchs_manual_seed(seed):
     torch.manual_seed(seed)
     expected = torch.randn(5), torch.rand(5), torch.randperm(5)
     torch.manual_seed(99)
-    torch.randn(3)  # of a pair of normal numbers, one may be kept
+    torch.randn(3)  # a generator may keep the second of two normal numbers
     seed_all(seed, CPU)
-    drawn = torch.randn(5), torch.rand(5), torch.randperm(5)
-    assert all(map(torch.equal, drawn, expected))
+    samples = torch.randn(5), torch.rand(5), torch.randperm(5)
+    assert all(map(torch.equal, samples, expected))
 
 
-def test_seeded_draws_are_those_of_the_seed_and_leave_the_global_state():
+def test_seeded_seeds_the_block_and_restores_the_global_state():
     torch.manual_seed(3)
     expected = torch.randn(5)
     state = torch.manual_seed(7).get_state()
@@ -66,6 +66,15 @@ def test_seeded_draws_are_those_of_the_seed_and_leave_the_global_state():
         assert not torch.equal(torch.randn(5), expected)
 
 
+def test_preserved_restores_the_global_state_and_does_not_seed():
+    torch.manual_seed(7)
+    expected = torch.randn(5)
+    state = torch.manual_seed(7).get_state()
+    with preserved(CPU):
+        assert torch.equal(torch.randn(5), expected)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_the_global_state_is_restored_after_an_error():
     state = torch.manual_seed(7).get_state()
     with pytest.raises(ZeroDivisionError), seeded(3, CPU):
@@ -74,24 +83,24 @@ def test_the_global_state_is_restored_after_an_error():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
-def test_the_randomness_of_a_gpu_that_is_not_there_is_an_error():
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA")
+def test_seeding_a_missing_gpu_is_an_error():
     with pytest.raises((RuntimeError, AssertionError)), seeded(3, torch.device("cuda")):
         pass
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
-def test_randomness_on_a_gpu_is_seeded_and_kept_likewise():
+def test_a_gpu_is_seeded_and_restored_too():
     gpu = torch.device("cuda")
     torch.manual_seed(7)
     expected = torch.randn(5, device=gpu)
     torch.manual_seed(7)
     on_cpu = torch.get_rng_state()
-    draws = []
+    samples = []
     for _ in range(2):
         with seeded(3, gpu):
-            draws.append(torch.randn(5, device=gpu))
-    assert torch.equal(*draws)
+            samples.append(torch.randn(5, device=gpu))
+    assert torch.equal(*samples)
     assert torch.equal(torch.get_rng_state(), on_cpu)
     assert torch.equal(torch.randn(5, device=gpu), expected)
     seed_all(7, gpu)
@@ -100,8 +109,8 @@ def test_randomness_on_a_gpu_is_seeded_and_kept_likewise():
 
 
 @pytest.mark.parametrize(("kind", "seeded"), [("cpu", []), ("cuda", ["gpu"]), ("mps", ["all"])])
-def test_the_device_is_seeded_beside_the_cpu(kind, seeded, monkeypatch):
-    """On a machine without that device, too: what PyTorch offers for it is watched."""
+def test_seed_all_seeds_the_device_and_the_cpu(kind, seeded, monkeypatch):
+    """PyTorch's functions for the devices are replaced, so the devices need not exist."""
     called = []
     monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: called.append(("gpu", seed)))
     monkeypatch.setattr(torch.cuda, "device", nullcontext)

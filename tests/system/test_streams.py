@@ -1,87 +1,67 @@
-"""Standard output and standard error, connected to whatever there is."""
+"""Standard output: lines at once, escapes, silence, and outputs that end or are full."""
 
-import errno
-import io
 import os
 import sys
-from contextlib import suppress
+from subprocess import PIPE, Popen
 
 import pytest
-from conftest import SCRIPT, usual_signals
+from conftest import ROOT
 
-from codebase.system.streams import lenient_streams, only_errors
+from codebase.system.streams import configure_output, flush_output, silenced
 
-FAULTS = [
-    "closed",
-    "nobody reads",
-    pytest.param("full", marks=pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux")),
-]
+FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux")
+# Configures standard output, and then runs the lines in the argument.
+PROGRAM = """
+import sys
+from codebase.system.streams import configure_output, flush_output
+configure_output()
+exec(sys.argv[1])
+"""
 
 
 @pytest.fixture
-def start_with(start):
-    """Start a Python program with a standard stream that nothing can be written to or read from."""
+def start_program(start):
+    """Starts PROGRAM with these lines."""
 
-    def start_with(name, fault, *arguments):
-        number = ("stdin", "stdout", "stderr").index(name)
+    def start_program(lines, environment=None, **options):
+        environment = os.environ | {"PYTHONPATH": str(ROOT)} | (environment or {})
+        return start("-c", PROGRAM, lines, env=environment, **options)
 
-        def connect():
-            usual_signals()
-            if fault == "closed":
-                os.close(number)
-            elif fault == "full":
-                os.dup2(os.open("/dev/full", os.O_WRONLY), number)
-            else:
-                os.dup2(os.pipe()[1], number)  # its other end is closed when the program starts
-
-        environment = os.environ | {"PYTHONPATH": str(SCRIPT.parent)}
-        return start(*arguments, preexec_fn=connect, env=environment)
-
-    return start_with
+    return start_program
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_standard_error_that_fails_stops_nothing(start_with, fault):
-    program = """
-import os, sys
-from codebase.system.streams import lenient_streams
-with lenient_streams():
-    assert sys.stderr.fileno() == 2
-    for _ in range(3):
-        print("more than a buffer holds" * 10_000, file=sys.stderr, flush=True)
-    print(os.open(os.devnull, os.O_RDONLY) > 2)  # no file takes the place of a closed stream
-"""
-    process = start_with("stderr", fault, "-c", program)
-    assert process.communicate() == ("True\n", "")
-    assert process.returncode == 0
-
-
-def test_each_line_is_handed_on_at_once(start):
-    program = """
-from codebase.system.streams import lenient_streams
-with lenient_streams():
-    print("a line")
-    input()
-"""
-    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parent)}
-    process = start("-c", program, stdin=-1, env=environment)
+def test_each_line_is_written_at_once(start_program):
+    process = start_program("print('a line'); input()", stdin=PIPE)
     assert process.stdout.readline() == "a line\n"
     assert process.communicate("an answer\n") == ("", "")
 
 
-def test_what_the_encoding_does_not_have_is_written_as_escapes(start):
-    program = """
-from codebase.system.streams import lenient_streams
-with lenient_streams():
-    print("d\\xe4t\\xe4")
-"""
-    environment = {"PYTHONPATH": str(SCRIPT.parent), "PYTHONIOENCODING": "ascii"}
-    process = start("-c", program, env=os.environ | environment)
+def test_characters_that_the_encoding_lacks_are_escaped(start_program):
+    process = start_program("print('d\xe4t\xe4')", {"PYTHONIOENCODING": "ascii"})
     assert process.communicate() == ("d\\xe4t\\xe4\n", "")
 
 
-def test_a_process_that_prints_nothing_still_says_why_it_fails(capsys):
-    with pytest.raises(ZeroDivisionError), only_errors():
+@FULL
+@pytest.mark.parametrize(("path", "status"), [("/dev/full", 1), ("/dev/null", 0)])
+def test_the_last_flush_reports_a_full_output(start_program, path, status):
+    lines = "print('half a line', end=''); sys.exit(flush_output())"
+    with open(path, "w") as output:
+        process = start_program(lines, {"PYTHONUNBUFFERED": ""}, stdout=output)
+    assert process.communicate()[1] == ""
+    assert process.returncode == status
+
+
+def test_streams_that_were_closed_before_the_start_are_replaced(monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    configure_output()
+    print("anything")
+    print("anything", file=sys.stderr)
+    assert flush_output() == 0
+
+
+def test_a_silenced_process_prints_nothing_but_raises_errors(capsys):
+    with pytest.raises(ZeroDivisionError), silenced():
         print("anything")
         print("anything", file=sys.stderr)
         raise ZeroDivisionError
@@ -89,81 +69,29 @@ def test_a_process_that_prints_nothing_still_says_why_it_fails(capsys):
     assert capsys.readouterr() == ("again\n", "")
 
 
-def test_the_streams_are_put_back_whatever_happens(capsys):
-    before = sys.stdout, sys.stderr
-    with pytest.raises(ZeroDivisionError), lenient_streams():
-        print("out")
-        print("err", file=sys.stderr)
-        raise ZeroDivisionError
-    assert (sys.stdout, sys.stderr) == before
-    assert capsys.readouterr() == ("out\n", "err\n")
-
-
-def test_a_program_without_standard_input_reads_nothing_and_keeps_no_other_file_open(start_with):
-    program = """
-import os, sys
-from codebase.system.streams import lenient_streams
-with lenient_streams():
-    print([sys.stdin.read(), os.open(os.devnull, os.O_RDONLY)])
-"""
-    assert start_with("stdin", "closed", "-c", program).communicate() == ("['', 3]\n", "")
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux")
-@pytest.mark.parametrize("end", ["", "\n"])
-def test_what_a_full_disk_has_no_room_for_is_lost_with_a_reason(monkeypatch, end):
-    """A line is lost when it is written, and half a line at the end."""
-    with open("/dev/full", "w") as full, monkeypatch.context() as patch:
-        patch.setattr(sys, "stdout", full)
-        with lenient_streams() as (output, _):
-            assert output.write(f"text{end}") == len(f"text{end}")
-        assert output.error.errno == errno.ENOSPC
-        full.flush()  # as Python does when it ends
-
-
-@pytest.mark.parametrize("by_line", [True, False])
-def test_standard_output_writes_afterwards_as_it_did_before(monkeypatch, by_line):
-    stream = io.TextIOWrapper(io.BytesIO(), "ascii", "strict", line_buffering=by_line)
-    with monkeypatch.context() as patch:
-        patch.setattr(sys, "stdout", stream)
-        with lenient_streams():
-            assert stream.line_buffering
-    assert (stream.errors, stream.line_buffering) == ("strict", by_line)
-
-
 @pytest.mark.slow
-def test_a_standard_output_that_is_closed_is_so_on_purpose(start_with, script, small, tmp_path):
-    process = start_with("stdout", "closed", script, *small, "--iter_max", 1)
-    errors = process.communicate()[1]
-    assert "1/1" in errors
-    assert [*(tmp_path / "checkpoints").glob("*/metrics.csv")]
-    assert process.returncode == 0, errors
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux")
-def test_a_standard_output_that_is_full_costs_no_bounds(run_vae, small, tmp_path, monkeypatch):
-    full = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w")
-    monkeypatch.setattr(sys, "stdout", full)
-    finished = run_vae(*small, "--iter_max", 1)
-    with suppress(OSError):
-        full.close()
-    assert "1/1" in finished.stderr
-    assert [*(tmp_path / "checkpoints").glob("*/metrics.csv")]
-    assert finished.returncode == 1
-    last = finished.stderr.splitlines()[-1]
-    reason = "No space left on device"
-    assert last.startswith(f"run_vae.py: standard output cannot be written: {reason}; ")
-
-
-@pytest.mark.slow
-def test_a_reader_that_goes_away_costs_no_bounds(start, script, small, tmp_path):
+@pytest.mark.parametrize("lines", [1, 4])
+def test_a_closed_reader_of_the_output_is_one_sentence(start, script, small, tmp_path, lines):
+    """Four lines are printed before the training, and the next one after a model is saved."""
     process = start(script, *small)
-    process.stdout.readline()
-    process.stdout.close()
+    with Popen(["head", f"-{lines}"], stdin=process.stdout, stdout=PIPE, text=True) as head:
+        process.stdout.close()
+        assert head.communicate()[0].startswith("Arguments: ")
     errors = process.stderr.read()
     assert process.wait() == 1
-    assert "30/30" in errors
-    assert "standard output cannot be written: Broken pipe" in errors
-    (metrics,) = (tmp_path / "checkpoints").glob("*/metrics.csv")
-    assert "\n30,all test," in metrics.read_text()
+    assert "Traceback" not in errors
+    sentence = errors.splitlines()[-1]
+    assert sentence.startswith("run_vae.py: ") and "Broken pipe" in sentence
+    if lines == 4:
+        assert [*tmp_path.glob("checkpoints/*/model-00030.pt")]
+
+
+@FULL
+@pytest.mark.slow
+def test_a_full_output_is_one_sentence(start, script, small):
+    with open("/dev/full", "w") as full:
+        process = start(script, *small, stdout=full)
+    errors = process.communicate()[1]
+    assert process.returncode == 1
+    assert errors.startswith("run_vae.py: ") and errors.count("\n") == 1
+    assert "No space left on device" in errors

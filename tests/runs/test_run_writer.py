@@ -10,6 +10,7 @@ from training import (
     CPU,
     FOLDER,
     IMAGES,
+    RUN,
     STATE,
     TINY,
     after_each_step,
@@ -20,16 +21,16 @@ from training import (
     load_small,
     same_parameters,
     settle,
+    state_step,
     train_small,
 )
 
 from codebase import evaluate
-from codebase.data import batch_rows
+from codebase.data import batch_indices
 from codebase.models.vae import VAE
 from codebase.runs import checkpoint
-from codebase.runs.folder import saved_steps
-from codebase.runs.metrics import read_metrics
-from codebase.system import progress
+from codebase.runs.results import read_metrics
+from codebase.system import streams
 from codebase.train import Training
 
 
@@ -44,41 +45,23 @@ def clock(monkeypatch):
         yield clock
 
 
-@pytest.fixture
-def measured(monkeypatch):
-    """The numbers of images whose bounds were asked for, one for each pass but training's."""
-    passes, plain = [], VAE.negative_elbo_bound
-
-    def bound(model, x):
-        if len(x) != TINY.batch_size:
-            passes.append(len(x))
-        return plain(model, x)
-
-    monkeypatch.setattr(VAE, "negative_elbo_bound", bound)
-    return passes
-
-
-def state_step():
-    return checkpoint.load(STATE)["training"]["step"]
-
-
 # The models.
 
 
-def test_models_come_every_iter_save_and_at_the_end(capsys):
-    kept = {}
+def test_models_are_saved_every_iter_save_steps_and_at_the_end(capsys):
+    parameters = {}
 
     def keep(step, adam):
-        kept[step] = [p.detach().clone() for p in adam.param_groups[0]["params"]]
+        parameters[step] = [p.detach().clone() for p in adam.param_groups[0]["params"]]
 
     with after_each_step(keep):
         train_small(iter_save=20)
-    assert saved_steps(FOLDER) == [20, 30]
+    assert RUN.saved_steps() == [20, 30]
     printed = capsys.readouterr().out.splitlines()
-    assert printed == [f"Saved to {FOLDER}/model-{step:05d}.pt" for step in (20, 30)]
+    assert printed == [f"Saved to {RUN.model(step)}" for step in (20, 30)]
     for step in (20, 30):
         saved = load_small(TINY._replace(iter_max=step))
-        assert all(map(torch.equal, saved.parameters(), kept[step]))
+        assert all(map(torch.equal, saved.parameters(), parameters[step]))
 
 
 def test_there_are_no_other_files():
@@ -101,8 +84,8 @@ def test_the_rows_of_training_are_means_over_a_hundred_steps():
         return bounds[-1]
 
     training.model.negative_elbo_bound = bound
-    for rows in islice(batch_rows(len(IMAGES.train), 10, 0, CPU), 250):
-        training.take_step(IMAGES.train[rows])
+    for batch in islice(batch_indices(len(IMAGES.train), 10, 0, CPU), 250):
+        training.take_step(IMAGES.train[batch])
     bounds = np.array([[value.item() for value in values] for values in bounds])
     rows = bounds_in(FOLDER, "train")
     assert rows.keys() == {100, 200}
@@ -111,7 +94,7 @@ def test_the_rows_of_training_are_means_over_a_hundred_steps():
     assert same_parameters(training.model, load_small(settings))
 
 
-def test_a_window_goes_on_where_a_run_was_interrupted(tmp_path):
+def test_a_mean_includes_the_steps_before_an_interruption(tmp_path):
     settings = TINY._replace(iter_max=200)
     train_small(settings)
     whole = bounds_in(FOLDER.rename(tmp_path / "whole"), "train")
@@ -121,20 +104,18 @@ def test_a_window_goes_on_where_a_run_was_interrupted(tmp_path):
 
 
 def check_test_rows(iter_max, iter_save, steps):
-    """The rows on test images are there after these steps, and those of a model are its bounds."""
+    """The rows on test images are from these steps, and equal the bounds of the saved models."""
     settings = TINY._replace(iter_max=iter_max)
     train_small(settings, iter_save=iter_save)
     subset, everything = (bounds_in(FOLDER, images) for images in ("test", "all test"))
     assert list(subset) == list(everything) == steps
-    for step in saved_steps(FOLDER):
-        model = load_small(settings._replace(iter_max=step))
-        bits = evaluate.subset_images(IMAGES), evaluate.all_images(IMAGES)
-        assert subset[step] == evaluate.bounds(model, bits[0], evaluate.SUBSET_PASSES)
-        assert everything[step] == evaluate.bounds(model, bits[1], evaluate.ALL_PASSES)
+    for step in RUN.saved_steps():
+        measured = evaluate.measure(load_small(settings._replace(iter_max=step)), IMAGES)
+        assert (subset[step], everything[step]) == (measured.subset, measured.all)
     return subset, everything
 
 
-def test_the_rows_on_test_images_are_those_of_the_models():
+def test_the_rows_on_test_images_are_bounds_of_the_models():
     often = check_test_rows(120, 50, [50, 100, 120])
     seldom = check_test_rows(120, 110, [100, 110, 120])
     assert seldom[0][100] == often[0][100]
@@ -148,7 +129,7 @@ def test_the_rows_on_test_images_become_rare():
 
 def test_the_rows_are_in_the_order_of_the_steps():
     train_small(TINY._replace(iter_max=200), iter_save=60)
-    assert [row[:2] for row in read_metrics(FOLDER)] == [
+    assert [row[:2] for row in read_metrics(RUN)] == [
         *((60, images) for images in ("test", "all test")),
         *((100, images) for images in ("train", "test", "all test")),
         *((120, images) for images in ("test", "all test")),
@@ -165,32 +146,44 @@ def test_a_weight_on_the_kl_is_minimized_and_not_logged(monkeypatch):
         nelbo, *parts = bounds_in(FOLDER, "train")[100]
         assert nelbo == pytest.approx(sum(parts), rel=1e-5)
         found = evaluate.measure(load_small(settings), IMAGES)
-        assert bounds_in(FOLDER, "test")[100] == found["test"]
+        assert bounds_in(FOLDER, "test")[100] == found.subset
         kl.append(parts[0])
     assert kl[1] < 0.5 * kl[0]
 
 
-@pytest.mark.parametrize("iter_max", [30, 100])  # where measuring is due once and twice
-def test_the_end_of_a_run_is_measured_once(measured, iter_max):
-    settings = TINY._replace(iter_max=iter_max)
-    evaluate.measure(train_small(settings), IMAGES)
-    assert len(measured) > 1
-    assert measured[: len(measured) // 2] == measured[len(measured) // 2 :]
+@pytest.mark.parametrize("iter_max", [30, 100])  # at 100, two reasons to measure coincide
+def test_a_run_is_measured_once_at_its_end_and_the_report_has_these_bounds(
+    run_vae, small, monkeypatch, iter_max
+):
+    passes, plain = [], VAE.negative_elbo_bound
+
+    def bound(model, x):
+        passes.append(torch.is_grad_enabled())
+        return plain(model, x)
+
+    monkeypatch.setattr(VAE, "negative_elbo_bound", bound)
+    finished = run_vae(*small, "--iter_max", iter_max)
+    assert finished.returncode == 0, finished.stderr
+    assert passes.count(False) == 2  # the subset and all test images, each in one batch
+    [folder] = FOLDER.parent.glob("model*")
+    for images in ("test", "all test"):
+        nelbo, kl, rec = bounds_in(folder, images)[iter_max]
+        assert f"NELBO: {nelbo:.4f}. KL: {kl:.4f}. REC: {rec:.4f}  (" in finished.stdout
 
 
 # The clock.
 
 
-def test_a_row_has_the_seconds_of_training_until_then(clock):
+def test_a_row_has_the_seconds_of_training_until_its_step(clock):
     settings = TINY._replace(iter_max=210)
     interrupt(settings, after=105)
     clock.now += 10_000
     interrupt(settings, after=5, resume=True)
     train_small(settings, resume=True)
-    assert {row.step: row.seconds for row in read_metrics(FOLDER)} == {100: 100, 200: 200, 210: 210}
+    assert {row.step: row.seconds for row in read_metrics(RUN)} == {100: 100, 200: 200, 210: 210}
     clock.now += 10_000
     train_small(settings, resume=True)
-    assert [row.seconds for row in read_metrics(FOLDER) if row.step == 210] == [210, 210]
+    assert [row.seconds for row in read_metrics(RUN) if row.step == 210] == [210, 210]
     assert checkpoint.load(STATE)["seconds"] == 210
 
 
@@ -198,7 +191,7 @@ def test_a_state_is_saved_every_minute(clock):
     states = {}
 
     def look(step, _):
-        states[step] = state_step() if STATE.exists() else 0
+        states[step] = state_step()
 
     with after_each_step(look):
         interrupt(TINY._replace(iter_max=1000), after=125)
@@ -206,16 +199,16 @@ def test_a_state_is_saved_every_minute(clock):
     assert (states[61], states[121]) == (60, 120)
 
 
-def test_a_state_is_saved_as_often_as_it_is_asked_for(clock):
+def test_seconds_between_states_sets_how_often_a_state_is_saved(clock):
     states = set()
     clock.step = 0.125
-    with after_each_step(lambda *_: states.add(state_step() if STATE.exists() else 0)):
+    with after_each_step(lambda *_: states.add(state_step())):
         train_small(seconds_between_states=1.75)
     assert states == {0, 14, 28}
 
 
 def bars(capsys):
-    """The steps that the bar has shown, each once, and the losses beside them."""
+    """The steps that the bar has shown, and the losses beside them."""
     lines = re.split("[\r\n]+", capsys.readouterr().err)
     found = (re.match(r"run 0: .*\| (\d+)/30 \[.*loss=(\S+?)\]", line) for line in lines)
     return dict((int(match[1]), match[2]) for match in found if match)
@@ -223,7 +216,7 @@ def bars(capsys):
 
 def test_the_bar_shows_the_loss_four_times_each_second(clock, capsys, monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
-    monkeypatch.setattr(progress, "is_drawn", lambda: True)
+    monkeypatch.setattr(streams, "is_interactive", lambda: True)
     losses = iter(range(1000))
     change_loss(monkeypatch, lambda loss, _: 0 * loss + 100.0 * next(losses))
     clock.step = 0.125
@@ -238,7 +231,7 @@ def test_the_bar_shows_the_loss_four_times_each_second(clock, capsys, monkeypatc
     assert "Resuming at step 7\n" in resumed.out
 
 
-def test_in_a_file_there_is_a_line_each_half_minute_and_at_each_checkpoint(clock, capsys):
+def test_a_file_gets_a_line_every_half_minute_and_at_each_checkpoint(clock, capsys):
     clock.step = 5
     train_small(iter_save=10)
     lines = capsys.readouterr().err.splitlines()
