@@ -35,6 +35,7 @@ def run(args: Namespace) -> int:
         return 0
     from codebase.compute.processes import connected
     from codebase.datasets import loading
+    from codebase.evaluate import evaluation_mode
     from codebase.models import nns
     from codebase.train import load_trained, train
 
@@ -67,7 +68,10 @@ def run(args: Namespace) -> int:
             )
         elif processes.first:
             model, measured = load_trained(settings, device), None
-        return report(args, settings, images, model, measured) if processes.first else 0
+        if not processes.first:
+            return 0
+        with evaluation_mode(model):
+            return report(args, settings, images, model, measured)
 
 
 def run_several(

@@ -1,6 +1,8 @@
 """The bounds on test images, by the assignment's protocol."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -41,7 +43,19 @@ def device_of(model: VAE) -> torch.device:
     return next(model.parameters()).device
 
 
-@torch.no_grad()
+@contextmanager
+def evaluation_mode(model: VAE) -> Iterator[None]:
+    """Compute without gradients, dropout and updates of batch statistics inside the block."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 def bounds(model: VAE, x: Tensor, passes: int) -> Bounds:
     """Average the bounds on x (n, 784) over `passes` passes with fresh latent noise.
 
@@ -49,7 +63,7 @@ def bounds(model: VAE, x: Tensor, passes: int) -> Bounds:
     """
     device = device_of(model)
     total = torch.zeros(3, device=device)
-    with seeded(SEED, device):
+    with evaluation_mode(model), seeded(SEED, device):
         for batch in x.to(device).repeat(passes, 1).split(AT_ONCE):
             total += len(batch) * torch.stack(model.negative_elbo_bound(batch))
     return Bounds(*(total / (passes * len(x))).tolist())
@@ -61,22 +75,21 @@ def measure(model: VAE, images: Images) -> Measured:
     return Measured(subset, bounds(model, images.test_bits, ALL_PASSES))
 
 
-@torch.no_grad()
 def negative_iwae(model: VAE, x: Tensor, iw: int) -> float:
     """The negative importance-weighted bound on x (n, 784) with `iw` samples, in nats per image."""
     device = device_of(model)
     total = torch.zeros((), device=device)
-    with seeded(SEED, device):
+    with evaluation_mode(model), seeded(SEED, device):
         for batch in x.to(device).split(max(1, AT_ONCE // iw)):
             total += len(batch) * model.negative_iwae_bound(batch, iw)[0]
     return total.item() / len(x)
 
 
-@torch.no_grad()
 def kl_of_dimensions(model: VAE, x: Tensor) -> Tensor:
     """The KL of each latent dimension (z,), in nats, averaged over the images x (n, 784)."""
-    m, v = model.enc.encode(x.to(device_of(model)))
-    prior = model.z_prior_m.expand_as(m), model.z_prior_v.expand_as(m)
-    # kl_normal sums over the last dimension, so each latent dimension is passed as one of size 1.
-    each = [parameter.reshape(-1, 1) for parameter in (m, v, *prior)]
-    return utils.kl_normal(*each).view_as(m).mean(0)
+    with evaluation_mode(model):
+        m, v = model.enc.encode(x.to(device_of(model)))
+        prior = model.z_prior_m.expand_as(m), model.z_prior_v.expand_as(m)
+        # kl_normal sums over the last dimension, so each latent dimension becomes one of size 1.
+        each = [parameter.reshape(-1, 1) for parameter in (m, v, *prior)]
+        return utils.kl_normal(*each).view_as(m).mean(0)

@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-import torch
-
+from codebase.evaluate import evaluation_mode
 from codebase.models.vae import VAE
 from codebase.pictures.drawing import new_figure, put_title, show_grid, write_figure
 
 
-@torch.no_grad()
 def visualize_samples(
     model: VAE,
     num_samples: int = 200,
@@ -30,7 +28,8 @@ def visualize_samples(
     rows, columns = grid_size
     if not 0 < num_samples <= rows * columns:
         raise ValueError(f"{num_samples} samples do not fit into a grid of {rows} x {columns}")
-    x = model.sample_x(num_samples)
+    with evaluation_mode(model):
+        x = model.sample_x(num_samples)
     figure, axes = new_figure(8 * rows / columns + 0.4, shown=save_path is None)
     show_grid(axes, x, rows, columns)
     put_title(figure, f"Samples from p(x): {title or model.name}")
