@@ -1,5 +1,6 @@
 """Train a variational autoencoder on MNIST, or load one, and measure its bounds."""
 
+import math
 import os
 import signal
 import sys
@@ -118,6 +119,8 @@ def report(
     failures: list[str] = []
     if measured is None:
         measured = evaluate.measure(model, images)
+        if not math.isfinite(measured.subset.nelbo + measured.all.nelbo):
+            raise UserError("the bounds of this model are not finite; train again, or load another")
     subset = "the assignment's 100" if images.name == "mnist" else "100 test images"
     everything = f"all {len(images.test)} test images"
     for (nelbo, kl, rec), name in ((measured.subset, subset), (measured.all, everything)):

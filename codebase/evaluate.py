@@ -11,6 +11,7 @@ from torch import Tensor
 from codebase import utils
 from codebase.data import Images
 from codebase.models.vae import VAE
+from codebase.system.errors import UserError
 from codebase.system.seeds import seeded
 
 SEED = 0
@@ -76,12 +77,18 @@ def measure(model: VAE, images: Images) -> Measured:
 
 
 def negative_iwae(model: VAE, x: Tensor, iw: int) -> float:
-    """The negative importance-weighted bound on x (n, 784) with `iw` samples, in nats per image."""
+    """The negative importance-weighted bound on x (n, 784) with `iw` samples, in nats per image.
+
+    Raises UserError if it is not finite.
+    """
     device = device_of(model)
     total = torch.zeros((), device=device)
     with evaluation_mode(model), seeded(SEED, device):
         for batch in x.to(device).split(max(1, AT_ONCE // iw)):
             total += len(batch) * model.negative_iwae_bound(batch, iw)[0]
+    if not total.isfinite():
+        advice = "log_mean_exp of codebase.utils may overflow"
+        raise UserError(f"negative_iwae_bound returns {total.item()} for {iw} samples; {advice}")
     return total.item() / len(x)
 
 

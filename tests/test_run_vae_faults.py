@@ -1,17 +1,21 @@
 """The command line if something is missing, damaged, unusual or cannot be written."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import SCRIPT
 
+from codebase import utils
 from codebase.models.vae import VAE
 from codebase.runs import checkpoint
 from codebase.runs.folder import RunFolder
 from codebase.settings import Settings
+from codebase.system.errors import ONLY_MEASURED
 
 RUN = RunFolder(Settings("tiny", 3, dataset="synthetic", iter_max=30))
 
@@ -169,3 +173,21 @@ def test_an_encoding_without_umlauts_is_enough(start, script, small):
     assert "\nSaved to checkpoints/" in output
     assert output.count("\nNELBO: ") == 2
     assert "Visualization saved at " in output
+
+
+def test_a_bound_that_overflows_is_reported_and_not_saved(run_vae, small, monkeypatch):
+    monkeypatch.setattr(utils, "log_mean_exp", lambda x, dim: x.exp().mean(dim).log())
+    finished = run_vae(*small, "--train", 2)
+    assert finished.returncode == ONLY_MEASURED
+    (sentence,) = [line for line in finished.stderr.splitlines() if line.startswith("run_vae.py")]
+    assert "log_mean_exp" in sentence
+    (results,) = Path("checkpoints").glob("*/results-*.json")
+    assert json.loads(results.read_text(), parse_constant=pytest.fail)["negative IWAE"] == {}
+
+
+def test_a_model_whose_bounds_are_not_finite_is_not_reported(run_vae, small, monkeypatch):
+    assert run_vae(*small).returncode == 0
+    monkeypatch.setattr(utils, "kl_normal", lambda qm, qv, pm, pv: qm.sum(-1) * torch.inf)
+    finished = run_vae(*small, "--train", 0)
+    assert finished.returncode == 1 and "NELBO" not in finished.stdout
+    assert "not finite" in finished.stderr and "Traceback" not in finished.stderr
