@@ -14,7 +14,7 @@ from codebase.arguments import non_defaults, parse_arguments
 from codebase.compute import processor
 from codebase.settings import Settings
 from codebase.system import streams
-from codebase.system.errors import ONLY_MEASURED, UserError, explain, report_errors
+from codebase.system.errors import ONLY_MEASURED, Interrupted, UserError, explain, report_errors
 
 # Slow modules are imported where they are used, so that --help and bad input answer at once.
 if TYPE_CHECKING:
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
 
 def run(args: Namespace) -> int:
-    """Train or load a model and report it, or train several, or compare; return the exit status."""
+    """Do what the arguments say, and return the exit status."""
     if args.compare:
         from codebase.runs.tables import compare
 
         if processor.torchrun_ranks()[0] == 0:
             compare()
         return 0
+    import codebase.visualize  # noqa: F401  # imported now, so that a mistake in it shows
     from codebase.compute.processes import connected
     from codebase.datasets import loading
     from codebase.evaluate import evaluation_mode
@@ -61,8 +62,6 @@ def run(args: Namespace) -> int:
             print(f"Data: {images.name}, {sizes}")
         if args.runs > 1:
             return run_several(args, settings, device, processes)
-        import codebase.visualize  # noqa: F401  # a mistake in it, or in Matplotlib, shows now
-
         if args.train:
             model, measured = train(
                 settings, images, device, args.iter_save, args.resume, processes, args.cuda_graph
@@ -91,8 +90,9 @@ def run_several(
         renamed = f"Earlier runs will be renamed, for example to {earlier[0]}.1"
         print(f"{renamed}; --resume 1 would continue them", file=sys.stderr)
     threads = torch.get_num_threads()
-    one_per_core = device.type == "cpu" and processes.size == 1
-    jobs = args.jobs or (threads if one_per_core else 1)
+    jobs = threads if device.type == "cpu" and processes.size == 1 else 1
+    if args.jobs:
+        jobs = args.jobs
     child = vars(args) | {"dataset": settings.dataset, "device": device, "runs": 1, "jobs": 0}
     command = [sys.executable, __file__, *(f"--{key}={value}" for key, value in child.items())]
     own = runs[processes.rank :: processes.size]
@@ -178,16 +178,21 @@ def main(argv: list[str] | None = None) -> int:
         if message is None:
             raise
         status = getattr(error, "status", 1)
-        if rank == 0 or status == 1:  # all processes end by the same signal or wrong argument
+        if rank == 0 or not isinstance(error, Interrupted):  # a signal stops all processes
             print(f"{name}: {message}", file=sys.stderr)
         return status
 
 
 if __name__ == "__main__":
     streams.configure_output()
-    with processor.prepared_environment():
+    environment = dict(os.environ)
+    processor.prepare_environment()
+    try:
         status = main()
-    status = streams.flush_output() or status
+    finally:  # restores the environment of a notebook's session
+        os.environ.clear()
+        os.environ.update(environment)
+    status = streams.flush_output(status)
     if processor.torchrun_ranks()[1] > 1:
         # Gloo's threads outlive their group. If one of them still holds a tensor while Python ends
         # in its usual way, the process aborts.

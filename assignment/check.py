@@ -188,4 +188,4 @@ if __name__ == "__main__":
         status = 128 + signal.SIGINT
     except BrokenPipeError:
         status = 1
-    sys.exit(flush_output() or status)
+    sys.exit(flush_output(status))

@@ -43,7 +43,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
 
     def add(option: str, explanation: str, default: object, **kind: Any) -> None:
-        """Add an option; a whole number from 1 unless it is of another kind."""
+        """Add an option, by default a whole number of at least 1."""
         kind = kind or {"type": number(int, 1), "metavar": "N"}
         parser.add_argument(f"--{option}", help=explanation, default=default, **kind)
 
@@ -66,7 +66,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     linear = "linear: rise for 100 steps, then fall to 0 at iter_max"
     add("lr_schedule", linear, default.lr_schedule, choices=tuple(SCHEDULES))
     add("kl_weight", "weight of the KL in the loss", default.kl_weight, **weight)
-    add("dataset", "mnist, synthetic, or auto: mnist if it can be had", "auto", **name)
+    add("dataset", "mnist, synthetic, or auto: mnist if found or downloaded", "auto", **name)
     add("data_dir", "folder of the images", "data", metavar="DIR")
     add("runs", "number of runs, starting at --run; prints their table", 1)
     add("jobs", "runs at the same time; 0: one per core, one on a GPU", 0, **from_0)
@@ -74,7 +74,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("figures", "1: also write all pictures into the run's folder", 0, **switch)
     add("explorer", "1: write a page that explores the latent space", 0, **switch)
     add("device", "auto: a GPU if there is one; or cpu, cuda, cuda:1, ...", "auto", **name)
-    add("cuda_graph", "on a GPU: 1: gradients as a CUDA graph; 0: single kernels", 1, **switch)
+    add("cuda_graph", "compute gradients on a GPU as a CUDA graph (1) or not (0)", 1, **switch)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         close = get_close_matches(unknown[0].split("=")[0], [f"--{name}" for name in vars(args)], 1)

@@ -67,8 +67,8 @@ def batch_indices(
 ) -> Iterator[Tensor]:
     """Yield the indices (batch_size,) of one batch after another, from `step` on, without end.
 
-    No image comes twice in an epoch, whose last n % batch_size images are left out. The order of an
-    epoch depends only on (run, epoch).
+    Each epoch is a random order of all images, without its last n % batch_size images. The order
+    depends only on (run, epoch).
     """
     first, done = divmod(step, n // batch_size)
     for epoch in count(first):
@@ -84,6 +84,6 @@ def binarize(images: Tensor) -> Tensor:
     Returns:
         (..., 784) float32, zeros and ones.
     """
-    # Exact and fast in integers: of the 255 equally likely levels, `value` are below it.
+    # Integer arithmetic is exact and fast: `value` of the 255 equally likely levels are below it.
     level = torch.empty_like(images).random_(0, 255)
     return level.lt_(images).float()  # in place, because bytes convert faster than booleans

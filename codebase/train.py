@@ -87,11 +87,7 @@ class Training:
         return losses
 
     def loss_and_gradients(self, images: Tensor) -> Tensor:
-        """Compute the loss on a batch and the gradients of the parameters.
-
-        Returns:
-            loss, NELBO, KL and REC, (4,).
-        """
+        """Compute loss, NELBO, KL and REC of a batch, (4,), and the gradients of the parameters."""
         self.optimizer.zero_grad()  # frees the old gradients, so that backward reuses their memory
         loss, summaries = self.model.loss(binarize(images))
         kl = summaries["gen/kl_z"]
@@ -119,7 +115,7 @@ class Training:
         for parameter, averages in self.optimizer.state.items():
             if any(x.shape not in ((), parameter.shape) for x in averages.values()):
                 raise ValueError("the optimizer's averages belong to other parameters")
-        self.step = state["step"]
+        self.step = int(state["step"])
 
 
 def train(
@@ -138,11 +134,11 @@ def train(
     the bounds. An earlier run of the same name is moved aside, unless `resume` continues it.
 
     Returns:
-        the model; and its bounds, or None if the run was complete before, or on later ranks.
+        the model, and its bounds; these are None if the run was complete before, or on later ranks.
 
     Raises:
-        UserError: the batch size does not fit, the loss no longer matches its CUDA graph, the
-            training has diverged, or the run's folder is not usable.
+        UserError: a batch is larger than the data set, the processes do not divide it, the loss no
+            longer matches its CUDA graph, the training diverges, or the folder cannot be used.
         Interrupted: a signal came, and the state is saved.
     """
     device = torch.device(device)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def sample_gaussian(m: Tensor, v: Tensor) -> Tensor:
-    """Draw z ~ N(m, diag(v)) by reparameterization, so that gradients reach m and v.
+    """Sample z ~ N(m, diag(v)) by reparameterization, so that gradients reach m and v.
 
     Args:
         m, v: mean and variance, broadcastable to (..., dim), variance positive.

@@ -14,7 +14,7 @@ def visualize_samples(
     save_path: str | Path | None = None,
     title: str | None = None,
 ) -> None:
-    """Draw z from the prior and x from p(x | z), and show the samples x in a grid.
+    """Sample z from the prior and x from p(x | z), and show the samples x in a grid.
 
     Args:
         num_samples: at most rows * columns.

@@ -41,7 +41,6 @@ PARTS: dict[str, set[str]] = {
 READING = {
     "codebase.runs.folder": {"RunFolder"},
     "codebase.runs.results": {"read_metrics", "Row", "TRAIN", "SUBSET", "ALL"},
-    "codebase.runs.checkpoint": {"load_model"},
 }
 WRITING = {"lock", "move_aside"}
 

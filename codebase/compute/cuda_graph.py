@@ -35,8 +35,8 @@ class GraphedGradients:
     def __call__(self, x: Tensor, reseed: Callable[[], None]) -> Tensor:
         """Return the function's result for `x`, which has the same shape in all calls.
 
-        `reseed` seeds the generators, as before each call of the function. If the function no
-        longer computes what was captured, this is a UserError.
+        `reseed` seeds the generators, as before each call of the function. Raises UserError if the
+        function no longer computes what was captured.
         """
         self.calls += 1
         reseed()
@@ -89,7 +89,7 @@ class GraphedGradients:
                 self.output = self.function(self.input)
         except RuntimeError:  # a function that cannot be captured is called kernel by kernel
             self.graph = None
-            # A failed capture leaves a generator that works in captures only.
+            # After a failed capture the generator works only in captures, so its state is renewed.
             generator = torch.cuda.default_generators[torch.cuda.current_device()]
             generator.graphsafe_set_state(generator.clone_state().graphsafe_get_state())
         self.gradients = self._gradients()

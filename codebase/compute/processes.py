@@ -45,7 +45,7 @@ class Processes:
         """Whether the flag is set on any process."""
         if self.size == 1:
             return flag
-        flags = torch.tensor(int(flag))  # on the CPU, so that no device is waited for
+        flags = torch.tensor(int(flag))  # a CPU tensor, so that no GPU is waited for
         dist.all_reduce(flags)
         return flags.item() > 0
 
@@ -71,8 +71,8 @@ SINGLE = Processes()
 def connected(device: torch.device) -> Iterator[Processes]:
     """Connect the processes of torchrun inside the block, where only the first one prints.
 
-    The group is not destroyed afterwards, which can deadlock: end the process with os._exit. Raises
-    UserError if another process ends, or if devices of this kind cannot share work.
+    Destroying the group can deadlock, so it stays; end the process with os._exit. Raises UserError
+    if another process ends, or if devices of this kind cannot share work.
     """
     rank, size, _ = torchrun_ranks()
     if size == 1:
@@ -86,6 +86,9 @@ def connected(device: torch.device) -> Iterator[Processes]:
         store, rank, size = next(dist.rendezvous("env://"))
         # After a restart the store still holds the addresses of the processes that have ended.
         store = dist.PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+        # On several machines the counts of restarts may differ. Then this wait ends with an error.
+        store.set(f"rank {rank}", "")
+        store.wait([f"rank {other}" for other in range(size)], timedelta(minutes=5))
         backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
         # A process that has finished its runs waits for the others, however long they take.
         limit = timedelta(weeks=10)
@@ -94,6 +97,6 @@ def connected(device: torch.device) -> Iterator[Processes]:
             yield Processes(rank, size)
     except RuntimeError as error:
         if "gloo" in str(error) or isinstance(error, dist.DistError):
-            reason = "another process has ended or cannot be reached, and its own message says why"
-            raise UserError(f"{reason}; --resume 1 goes on from what is saved") from error
+            reason = "another process has ended or cannot be reached; see its message"
+            raise UserError(f"{reason}. --resume 1 continues from what is saved") from error
         raise

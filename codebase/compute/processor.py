@@ -56,18 +56,6 @@ def prepare_environment() -> None:
 
 
 @contextmanager
-def prepared_environment() -> Iterator[None]:
-    """Prepare the environment for imports inside the block, and restore it afterwards."""
-    before = dict(os.environ)
-    prepare_environment()
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-@contextmanager
 def prepared_processor() -> Iterator[None]:
     """Flush denormal numbers and set the number of threads inside the block.
 
@@ -84,7 +72,7 @@ def prepared_processor() -> Iterator[None]:
     torch.set_flush_denormal(True)
     before = torch.get_num_threads()
     chosen = os.environ.get("OMP_NUM_THREADS")
-    if torchrun_ranks()[1] > 1 and chosen in (None, "1"):  # torchrun sets 1 by itself
+    if torchrun_ranks()[1] > 1 and chosen in (None, "1"):  # 1 is torchrun's own default
         torch.set_num_threads(max(1, usable_cores() // int(os.environ["LOCAL_WORLD_SIZE"])))
     elif not chosen:
         torch.set_num_threads(min(before, usable_cores()))

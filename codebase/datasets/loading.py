@@ -37,30 +37,32 @@ FILES = {
     "t10k-images-idx3-ubyte": 16,
     "t10k-labels-idx1-ubyte": 8,
 }
-SEARCH_DEPTH = 3  # folders below data_dir
 
 
 def resolve(dataset: str, data_dir: Path) -> str:
-    """The name of the data set to load: for "auto" MNIST if it can be had, else "synthetic".
+    """The name of the data set to load, once its files are there.
 
-    An unknown name, or a damaged file of MNIST, is a UserError.
+    "auto" is MNIST if it can be found or downloaded, else the synthetic digits.
     """
     if dataset not in DATASETS:
         choices = " or ".join(DATASETS)
         raise UserError(f"argument --dataset: must be {choices}, not {dataset!r}", 2)
-    if dataset != "auto":
-        return dataset
+    name = "mnist" if dataset == "auto" else dataset
+    if name == "synthetic":
+        return name
     try:
-        find_or_download("mnist", data_dir)
-        return "mnist"
+        find_or_download(name, data_dir)
+        return name
     except DownloadError as error:
+        if dataset != "auto":
+            raise
         warning = "training on synthetic digits, whose bounds are not comparable with MNIST's"
         print(f"Warning: {warning}: {error}", file=sys.stderr)
         return "synthetic"
 
 
 def load(dataset: str, data_dir: Path) -> Images:
-    """Load one of DATASETS from below `data_dir`, on the CPU; else a UserError or an OSError."""
+    """Load one of DATASETS from below `data_dir`, on the CPU; raise UserError if that fails."""
     name = resolve(dataset, data_dir)
     if name == "synthetic":
         generator = torch.Generator().manual_seed(0)
@@ -77,7 +79,7 @@ def load(dataset: str, data_dir: Path) -> Images:
 def find_or_download(dataset: str, data_dir: Path) -> dict[str, bytearray]:
     """The contents of the four files, unpacked. Downloads them if one is absent.
 
-    If that fails, this is a DownloadError. A wrong file in the download's place is a UserError.
+    Raises DownloadError if that fails, and UserError if a wrong file is in the download's place.
     """
     place = data_dir / DOWNLOADS[dataset][0] / "raw"
     contents, wrong = _find(dataset, data_dir)
@@ -98,13 +100,12 @@ def find_or_download(dataset: str, data_dir: Path) -> dict[str, bytearray]:
 
 
 def _find(dataset: str, data_dir: Path) -> tuple[dict[str, bytearray], dict[Path, str]]:
-    """Search `data_dir` for the four files by their names and MD5 sums.
+    """Search `data_dir`, at most three folders deep, for the four files by name and MD5 sum.
 
     A name may have a dot before "idx", and the ending .gz of a packed file. Returns the contents of
     the files that were found, and a sentence for each file with a wrong MD5 sum.
     """
-    depths = range(SEARCH_DEPTH + 1)
-    paths = [path for n in depths for path in sorted(data_dir.glob("*/" * n + "*-ubyte*"))]
+    paths = [path for n in range(4) for path in sorted(data_dir.glob("*/" * n + "*-ubyte*"))]
     contents: dict[str, bytearray] = {}
     wrong: dict[Path, str] = {}
     for name, md5 in zip(FILES, DOWNLOADS[dataset][1:], strict=True):

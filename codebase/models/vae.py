@@ -96,19 +96,19 @@ class VAE(nn.Module):
         return loss, {"train/loss": loss, "gen/elbo": -nelbo, "gen/kl_z": kl, "gen/rec": rec}
 
     def sample_z(self, batch: int) -> Tensor:
-        """Draw (batch, z_dim) latents from the prior."""
+        """Sample (batch, z_dim) latents from the prior."""
         return utils.sample_gaussian(*(p.expand(batch, self.z_dim) for p in self.z_prior))
 
     def sample_x(self, batch: int) -> Tensor:
-        """Draw (batch, 784) images, zeros and ones, from the model."""
+        """Sample (batch, 784) images, zeros and ones, from the model."""
         return self.sample_x_given(self.sample_z(batch))
 
     def sample_x_given(self, z: Tensor) -> Tensor:
-        """Draw (batch, 784) images, zeros and ones, from p(x | z), for z of (batch, z_dim)."""
+        """Sample (batch, 784) images, zeros and ones, from p(x | z), for z of (batch, z_dim)."""
         return torch.bernoulli(self.compute_sigmoid_given(z))
 
     def sample_sigmoid(self, batch: int) -> Tensor:
-        """Pixel probabilities (batch, 784) at latents drawn from the prior."""
+        """Pixel probabilities (batch, 784) at latents sampled from the prior."""
         return self.compute_sigmoid_given(self.sample_z(batch))
 
     def compute_sigmoid_given(self, z: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from codebase.system.files import write_atomically
 
 WIDTH = 8  # inches
-DPI = 200  # of a file, which may be printed; a notebook shows half as many
+DPI = 200  # dots per inch in files; half as many in a notebook
 GAP = 2  # empty pixels between the images of a grid
 CELL = 28 + GAP
 
@@ -21,11 +21,8 @@ CELL = 28 + GAP
 def new_figure(
     height: float, rows: int = 1, columns: int = 1, shown: bool = False
 ) -> tuple[Figure, Any]:
-    """Make a figure of `height` inches and its axes, like `matplotlib.pyplot.subplots`.
-
-    Only a figure to be shown needs pyplot, and a screen.
-    """
-    if shown:
+    """Make a figure of `height` inches and its axes, like `matplotlib.pyplot.subplots`."""
+    if shown:  # only such a figure needs pyplot, and a screen
         from matplotlib import pyplot
 
         figure = pyplot.figure(figsize=(WIDTH, height), dpi=DPI / 2, layout="constrained")

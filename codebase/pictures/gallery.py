@@ -40,7 +40,7 @@ def write_all(model: VAE, images: Images, settings: Settings, failures: list[str
                 drawing.write_figure(figure, path)
                 print(f"Visualization saved at {path}")
             else:
-                print(f"No {path.name}: it needs a metrics.csv or a --z of at least 2")
+                print(f"No {path.name}: this run has nothing to show in it")
 
 
 def learning_curve(rows: Sequence[Row]) -> Figure | None:

@@ -92,7 +92,8 @@ def load_state(folder: RunFolder) -> dict | None:
         return None
     state = load(path)
     now = folder.settings.identity()
-    then = Settings().identity() | state.get("settings", {})  # older states have fewer settings
+    with checkpoint_errors(f"{path} is no training state"):
+        then = Settings().identity() | dict(state.get("settings", {}))  # older ones have fewer
     changes = [f"{k} was {then.get(k)} and is {now[k]}" for k in now if then.get(k) != now[k]]
     if changes:
         raise UserError(f"{path} is from other settings: {', '.join(changes)}")

@@ -23,7 +23,7 @@ class RunFolder:
     def __init__(self, settings: Settings, root: Path = CHECKPOINTS):
         self.settings = settings
         self.path = root / settings.name
-        self.state = self.path / "training-state.pt"  # from which training resumes
+        self.state = self.path / "training-state.pt"  # --resume 1 continues from it
         self.metrics = self.path / "metrics.csv"
         self.settings_file = self.path / "settings.json"
 
@@ -47,7 +47,7 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Create the folder, and keep other processes from training in it; they get a UserError.
+        """Create the folder, and raise UserError if another process is training in it.
 
         The system releases the lock if the process dies. Some network file systems have no locks;
         there this prints a warning instead.

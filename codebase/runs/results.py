@@ -19,7 +19,7 @@ from codebase.system.errors import UserError
 from codebase.system.files import write_atomically, write_csv
 
 NAMES = ("NELBO", "KL", "REC")
-# The names of sets of images in the files: batches since the last such row, the assignment's 100
+# The names of sets of images in the files: batches since the last "train" row, the assignment's 100
 # test images, and all of them.
 TRAIN, SUBSET, ALL = "train", "test", "all test"
 
@@ -55,7 +55,7 @@ def write_metrics(folder: RunFolder, rows: Iterable[Row]) -> None:
 
 
 def write_settings(folder: RunFolder, device: torch.device, step: int) -> None:
-    """Write the settings of the run, and append where it trains from this step on."""
+    """Write the settings of the run, and append the machine that trains it from this step on."""
     start = {
         "step": step,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -76,19 +76,22 @@ def write_results(
     """Write all measurements of a model, in nats per image.
 
     Args:
-        kl: of each latent dimension, on the assignment's 100 test images.
+        kl: the KL of each latent dimension, on the assignment's 100 test images.
         iwae: negative importance-weighted bounds on these, by their numbers of samples; earlier
             ones for other numbers stay in the file.
     """
     path = folder.results(step)
     rows = [row for row in read_metrics(folder) if (row.step, row.images) == (step, SUBSET)]
-    earlier = _read(path).get("negative IWAE", {})
+    earlier = dict(_read(path).get("negative IWAE") or {})
+    bounds = earlier | {str(samples): bound for samples, bound in iwae.items()}
+    seconds = rows[0].seconds if rows else math.nan  # a model from elsewhere has no metrics.csv
     content = {
         SUBSET: dict(zip(NAMES, measured.subset, strict=True)),
         ALL: dict(zip(NAMES, measured.all, strict=True)),
         "KL of each latent dimension": kl,
-        "negative IWAE": earlier | {str(samples): bound for samples, bound in iwae.items()},
-        "seconds": rows[0].seconds if rows else None,  # a model from elsewhere has no metrics.csv
+        # JSON has no nan and no infinity.
+        "negative IWAE": {key: bound for key, bound in bounds.items() if math.isfinite(bound)},
+        "seconds": seconds if math.isfinite(seconds) else None,
     }
     _write(path, content)
 
@@ -98,7 +101,7 @@ def read_results(folder: RunFolder, step: int) -> Measured | None:
     content = _read(folder.results(step))
     try:
         sets = [[float(content[images][name]) for name in NAMES] for images in (SUBSET, ALL)]
-        seconds = float(content["seconds"] or math.nan)
+        seconds = float(content.get("seconds") or math.nan)
         return Measured(Bounds(*sets[0]), Bounds(*sets[1]), seconds)
     except (KeyError, TypeError, ValueError):
         return None

@@ -20,7 +20,7 @@ from codebase.system.signals import caught_signals
 from codebase.system.streams import progress
 
 LOG_EVERY = 100  # steps
-LOOK_EVERY = 10  # steps, after which several processes ask each other for signals
+LOOK_EVERY = 10  # steps between two checks for signals to other processes
 # Steps after which the bounds on test images are measured, besides those of the checkpoints: 100,
 # 200, 500, 1,000 and so on.
 MEASURED_STEPS = {n * 10**e for n in (1, 2, 5) for e in range(2, 10)}
@@ -29,11 +29,9 @@ MEASURED_STEPS = {n * 10**e for n in (1, 2, 5) for e in range(2, 10)}
 class RunWriter:
     """Saves, measures, logs and interrupts a training run.
 
-    Call `after_step` once per step; it logs, measures and saves when due. Of several processes that
-    share a batch, the first one writes, and all of them stop after the same step.
-
-    The folder does not change before the first step has succeeded. `measured` has the bounds that
-    the first process measured last. `training` is a Training; train.py imports this module.
+    Call `after_step` once per step; it logs, measures and saves when due. The folder changes only
+    after the first step has succeeded. Of several processes that share a batch, the first one
+    writes, and all of them stop after the same step. `training` is a `train.Training`.
     """
 
     def __init__(
@@ -45,11 +43,11 @@ class RunWriter:
         self.folder = RunFolder(training.settings)
         self.rows: list[results.Row] = []
         self.window = torch.zeros(3, device=training.device)  # sum of the bounds since the last row
-        self.measured: Measured | None = None
+        self.measured: Measured | None = None  # the newest bounds, in the first process
         self.signals: list[int] = []
         self.show: Callable[[int, float], None]
         self.show_interval = 0.0
-        self.is_new = True  # no step was taken in this session
+        self.first_step_pending = True
         self.started_at = self.saved_at = self.shown_at = time.monotonic()
 
     @contextmanager
@@ -58,15 +56,14 @@ class RunWriter:
 
         Raises UserError if the state is not intact, or another process trains in the folder.
         """
-        first, settings = self.processes.first, self.settings
-        with self.folder.lock() if first else nullcontext(), caught_signals() as self.signals:
-            # Temporary files remain where a process was killed.
-            for leftover in self.folder.path.glob(".*.tmp") if first else ():
-                leftover.unlink(missing_ok=True)
+        lock = self.folder.lock() if self.processes.first else nullcontext()
+        with lock, caught_signals() as signals:
+            self.signals = signals
             if resume:
                 self._resume()
-            bar = progress(settings.run, self.training.step, settings.iter_max)
-            with bar as (self.show, self.show_interval):
+            run, iter_max = self.settings.run, self.settings.iter_max
+            with progress(run, self.training.step, iter_max) as (show, show_interval):
+                self.show, self.show_interval = show, show_interval
                 try:
                     yield
                 except ValueError:  # torch.distributions refuses parameters that are not finite
@@ -74,16 +71,13 @@ class RunWriter:
                     raise
 
     def after_step(self, losses: Tensor) -> None:
-        """Log, measure and save when due.
+        """Log, measure and save when due, given loss, NELBO, KL and REC of the step, (4,).
 
         Raises Interrupted after saving, if a process has received a signal and steps remain, and
         UserError if the training has diverged.
-
-        Args:
-            losses: loss, NELBO, KL and REC of the step, (4,).
         """
         step, iter_max = self.training.step, self.settings.iter_max
-        if self.is_new:
+        if self.first_step_pending:
             self._enter_folder()
         self.window += losses[1:]
         if step % LOG_EVERY == 0:
@@ -92,8 +86,9 @@ class RunWriter:
         model_due = self._is_model_due()
         if model_due or step in MEASURED_STEPS:
             self._measure()
-        asks = step < iter_max and (self.processes.size == 1 or step % LOOK_EVERY == 0)
-        stopping = asks and self.processes.any(bool(self.signals))
+        stopping = False
+        if step < iter_max and (self.processes.size == 1 or step % LOOK_EVERY == 0):
+            stopping = self.processes.any(bool(self.signals))
         now = time.monotonic()
         state_due = model_due or stopping or now - self.saved_at >= self.seconds_between_states
         # Reading the loss waits for the device, so it is read a few times per second only.
@@ -103,7 +98,7 @@ class RunWriter:
             self.show(step, loss)
             self.shown_at = now
         if state_due:
-            self._save()
+            self._save(model_due)
             self.saved_at = now
         if stopping:
             advice = "the same command with --resume 1 continues from there"
@@ -113,7 +108,7 @@ class RunWriter:
 
     def _enter_folder(self) -> None:
         """Move an earlier run aside unless this one continues it, and write the settings."""
-        self.is_new = False
+        self.first_step_pending = False
         if not self.processes.first:
             return
         start = self.training.step - 1
@@ -132,20 +127,21 @@ class RunWriter:
                 return
             with checkpoint.checkpoint_errors(f"{self.folder.state} does not fit these networks"):
                 self.training.load_state_dict(state["training"])
-                self.window.copy_(state["window"])
+                self.window = state["window"].to(self.window).view(3)
                 self.started_at -= state["seconds"]
         except UserError as error:
             advice = f"without --resume 1 a new run starts, and {self.folder.path} is renamed"
             raise UserError(f"{error}; {advice}") from error
-        step, total = self.training.step, self.settings.iter_max
+        step, iter_max = self.training.step, self.settings.iter_max
         self.rows = [row for row in results.read_metrics(self.folder) if row.step <= step]
-        tqdm.write(f"{'Resuming' if step < total else 'Already'} at step {step}")
-        if step > total:
-            checkpoint.load_model(self.training.model, self.folder.model(total))
+        state_of_run = "Resuming" if step < iter_max else "The run is already"
+        tqdm.write(f"{state_of_run} at step {step}")
+        if step > iter_max:
+            checkpoint.load_model(self.training.model, self.folder.model(iter_max))
         elif self._is_model_due() and step not in self.folder.saved_steps():
-            # It was not due when the state was saved, or the process was killed before writing it.
+            # The process was killed before writing the model, or iter_save was another.
             self._measure()
-            self._save()
+            self._save(model_due=True)
 
     def _is_model_due(self) -> bool:
         step = self.training.step
@@ -168,10 +164,13 @@ class RunWriter:
         self.rows = [row for row in self.rows if (row.step, row.images) != (step, images)]
         self.rows.append(results.Row(step, images, bounds, self._seconds()))
 
-    def _save(self) -> None:
+    def _save(self, model_due: bool) -> None:
         """Write the rows and the state, and the model if it is due."""
         if not self.processes.first:
             return
+        # Temporary files remain where a process was killed.
+        for leftover in self.folder.path.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
         # If the process is killed between two of these writes, resuming writes the rest again.
         results.write_metrics(self.folder, self.rows)
         state = {
@@ -181,7 +180,7 @@ class RunWriter:
             "seconds": self._seconds(),
         }
         checkpoint.save(state, self.folder.state)
-        if self._is_model_due():
+        if model_due:
             path = self.folder.model(self.training.step)
             checkpoint.save_model(self.training.model, path)
             tqdm.write(f"Saved to {path}")
@@ -193,6 +192,7 @@ class RunWriter:
             return
         saved = self.folder.saved_steps()
         last_good = self.folder.model(saved[-1]) if saved else "none"
-        reason = f"at step {self.training.step} the loss, a bound or a parameter is not finite"
-        advice = f"last good checkpoint: {last_good}; a smaller --lr may help"
-        raise UserError(f"the training diverged: {reason}; {advice}")
+        raise UserError(
+            f"the training diverged: at step {self.training.step} the loss, a bound or a parameter "
+            f"is not finite; last good checkpoint: {last_good}; a smaller --lr may help"
+        )

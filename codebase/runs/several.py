@@ -35,7 +35,7 @@ def run_each(
     threads_each = max(1, threads // jobs)
     print(f"{len(runs)} runs, {jobs} at a time, threads for each: {threads_each}", file=sys.stderr)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads_each), ONE_OF_SEVERAL: "1"}
-    environment.pop("TORCHELASTIC_RUN_ID", None)  # a run does not share its batches
+    environment.pop("TORCHELASTIC_RUN_ID", None)  # a child is no process of torchrun
     interactive = is_interactive()
     if interactive:
         environment.setdefault("TQDM_MININTERVAL", "0.25")
@@ -43,7 +43,8 @@ def run_each(
     running: dict[int, tuple[Popen, IO[str]]] = {}
     last = dict.fromkeys(waiting, "")
     failures: dict[int, str] = {}
-    bar = auto.tqdm(total=len(runs), desc="runs", disable=None if interactive else True)
+    hidden = {} if interactive else {"disable": True}
+    bar = auto.tqdm(total=len(runs), desc="runs", **hidden)
     with TemporaryDirectory() as logs, caught_signals() as caught, bar:
         try:
             while running or (waiting and not caught):

@@ -22,39 +22,34 @@ def report_runs(runs: Sequence[Settings], failures: dict[int, str]) -> int:
     Args:
         failures: the messages of the runs that failed, by their numbers.
     """
-    failures = dict(failures)
+    first = runs[0]
+    end = [str(first.iter_max), first.dataset]
     finished: dict[int, list[float]] = {}
+    shown: list[list[str]] = []
     for settings in runs:
         measured = read_results(RunFolder(settings), settings.iter_max)
         if measured and settings.run not in failures:
-            finished[settings.run] = _values(measured)
+            values = finished[settings.run] = _values(measured)
+            cells = [*map("{:.4f}".format, values[:-1]), _minutes(values[-1])]
         else:
-            failures.setdefault(settings.run, "no results in its folder")
-    first = runs[0]
+            cells = [f"failed: {failures.get(settings.run, 'no results')}", *[""] * 4]
+        shown.append([str(settings.run), *cells, *end])
     path = CHECKPOINTS / f"{first.name}-{runs[-1].run:04d}_steps={first.iter_max}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    end = [str(first.iter_max), first.dataset]
     lines = [[run, *values, *end] for run, values in finished.items()]
     write_csv(path, [["run", *VALUES, "steps", "data"], *lines])
     print(f"Saved to {path}", file=sys.stderr)
-    shown = []
-    for settings in runs:
-        if values := finished.get(settings.run):
-            cells = [*map("{:.4f}".format, values[:-1]), _minutes(values[-1])]
-        else:
-            cells = [f"failed: {failures[settings.run]}", *[""] * 4]
-        shown.append([str(settings.run), *cells, *end])
     statistics = _statistics(finished.values())[:-1]
     for i, name in enumerate(("average", "standard deviation")):
         if len(finished) > i:
             shown.append([name, *(f"{pair[i]:.4f}" for pair in statistics), "", "", ""])
     print(f"Bounds in nats per image, {path.stem}\n")
     _print_markdown(["run", *BOUNDS, "training time", "steps", "data"], shown)
-    return int(bool(failures))
+    return int(len(finished) < len(runs))
 
 
 def compare() -> None:
-    """Print and save a line for each settings, with the lowest bound on all images first."""
+    """Print and save a line for each combination of settings, the lowest bound first."""
     groups: dict[tuple[str, int], list[list[float]]] = {}
     for folder in all_runs():
         step = max(folder.saved_steps("results"), default=0)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 REQUIRED = ("torch", "torchvision", "numpy", "matplotlib", "tqdm", "filelock")
-STUDENTS = ("codebase.utils", "codebase.models.vae")  # the two files that can be anyone's
+STUDENTS = ("codebase.utils", "codebase.models.vae")  # the two files that a student replaces
 TASKS = (*STUDENTS, "codebase.visualize")  # the files in which a hand-out leaves functions empty
 ONLY_MEASURED = 3  # exit status: the bounds are there, but a later part of the report failed
 
@@ -49,12 +49,12 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, ImportError) and str(error.name).split(".")[0] in REQUIRED:
         option = "" if isinstance(error, ModuleNotFoundError) else " --force-reinstall"
         return f"{error}; to install it: pip install{option} -r requirements.txt"
+    if isinstance(error, ValueError) and "Key backend" in str(error):
+        return f"MPLBACKEND: {error}"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):
         return f"the output cannot be printed ({error.strerror}); what was saved is kept"
-    if isinstance(error, ValueError) and "Key backend" in str(error):
-        return f"MPLBACKEND: {error}"
     return str(error) if isinstance(error, OSError) else None
 
 
@@ -93,7 +93,7 @@ def report_errors(failures: list[str]) -> Iterator[None]:
 
 
 def _modules(error: Exception) -> list[str]:
-    """The names of the modules in the error's traceback, the one that raised it last."""
+    """The names of the modules in the error's traceback, innermost last."""
     frames = traceback.walk_tb(error.__traceback__)
     return [str(frame.f_globals.get("__name__")) for frame, _ in frames]
 

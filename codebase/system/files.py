@@ -18,7 +18,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
+            os.fsync(file.fileno())  # without it, a power cut could leave an empty file
         os.replace(temporary, path)
     except OSError as error:
         # The error of a full disk names no file, and the temporary file's name helps nobody.

@@ -14,7 +14,7 @@ def seed_for(run: int, purpose: int, number: int = 0, rank: int = 0) -> int:
 
     Args:
         number: the epoch or the step.
-        rank: the process, of those that share a batch.
+        rank: this process's number among those that share a batch.
     """
     entropy = np.random.SeedSequence((run, purpose, number, rank))
     return int(entropy.generate_state(1, np.uint64)[0])
@@ -25,7 +25,7 @@ def seed_all(seed: int, device: torch.device) -> None:
     if device.type not in ("cpu", "cuda"):
         torch.manual_seed(seed)
         return
-    torch.default_generator.manual_seed(seed)  # takes a fiftieth of the time of torch.manual_seed
+    torch.default_generator.manual_seed(seed)  # much faster than torch.manual_seed
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(seed)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 def configure_output() -> None:
     """Print each line at once, and characters that the encoding lacks as escapes.
 
-    A stream that was closed before the program started becomes one that nobody reads.
+    A stream that was closed before the program started is replaced by a buffer.
     """
     sys.stdout = sys.stdout or io.StringIO()
     sys.stderr = sys.stderr or io.StringIO()
@@ -18,15 +18,15 @@ def configure_output() -> None:
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
 
 
-def flush_output() -> int:
-    """Flush standard output at the end of the program; return 1 if that fails, else 0."""
+def flush_output(status: int) -> int:
+    """Flush standard output at the end of the program; return its exit status, 1 if that fails."""
     try:
         sys.stdout.flush()
     except OSError:
         # Python would fail to flush it once more when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return 0
+        return max(status, 1)
+    return status
 
 
 @contextmanager

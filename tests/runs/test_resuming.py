@@ -77,7 +77,7 @@ def test_a_shorter_run_is_loaded_from_its_model(capsys):
     with pytest.raises(UserError, match=r"10\.pt, .*20\.pt, .*30\.pt; choose"):
         train_small(TINY._replace(iter_max=25), resume=True)
     assert files_in(FOLDER) == before
-    assert "Already at step 30\n" in capsys.readouterr().out
+    assert "already at step 30\n" in capsys.readouterr().out
 
 
 def test_a_run_without_a_model_cannot_be_resumed_to_an_earlier_step():
@@ -95,7 +95,7 @@ def test_a_complete_run_is_only_loaded(capsys):
     loaded = train_small(resume=True)
     assert same_parameters(trained, loaded)
     assert files_in(FOLDER) == before
-    assert capsys.readouterr().out == "Already at step 30\n"
+    assert capsys.readouterr().out == "The run is already at step 30\n"
 
 
 @pytest.mark.parametrize("step", [20, 30])
@@ -160,15 +160,15 @@ def test_a_new_run_starts_where_there_is_nothing_to_resume(capsys):
 # Refusing to resume.
 
 
-def refused(settings=TINY, error=UserError):
+def refused(settings=TINY, advice="without --resume 1 a new run starts"):
     """The message of the error that resuming causes; the folder does not change."""
     folder = RunFolder(settings).path
     before = files_in(folder)
-    with pytest.raises(error) as caught:
+    with pytest.raises(UserError) as caught:
         train_small(settings, resume=True)
     assert files_in(folder) == before
     assert "\n" not in str(caught.value)
-    assert error is UserError or "without --resume 1 a new run starts" in str(caught.value)
+    assert advice in str(caught.value)
     return str(caught.value)
 
 
@@ -247,7 +247,7 @@ def test_models_without_a_state_are_refused():
 def test_a_damaged_file_of_metrics_is_refused_and_may_be_deleted():
     interrupt(TINY._replace(iter_max=200), after=150)
     RUN.metrics.write_text("nonsense\n" + RUN.metrics.read_text())
-    assert f"{RUN.metrics} is damaged; delete it" in refused(error=UserError)
+    assert f"{RUN.metrics} is damaged; delete it" in refused(advice="delete it")
     RUN.metrics.unlink()
     train_small(TINY._replace(iter_max=200), resume=True)
     assert [row.step for row in read_metrics(RUN)] == [200, 200, 200]

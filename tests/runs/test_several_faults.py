@@ -20,7 +20,7 @@ from codebase.settings import Settings
 from codebase.system.errors import UserError
 
 pytestmark = pytest.mark.slow
-LONG = ("--iter_max", 1_000_000)
+LONG = ("--iter_max", 1_000_000_000)
 
 
 def is_free(folder):

@@ -32,7 +32,8 @@ def put(settings, nelbo, kl, rec, on_all, seconds=60.0, step=None):
     folder.model(step).touch()
     write_settings(folder, torch.device("cpu"), 0)
     measured = Measured(Bounds(nelbo, kl, rec), Bounds(on_all, 2, on_all - 2))
-    write_metrics(folder, [Row(step, "test", measured.subset, seconds)])
+    if not math.isnan(seconds):
+        write_metrics(folder, [Row(step, "test", measured.subset, seconds)])
     write_results(folder, step, measured, [kl], {})
 
 

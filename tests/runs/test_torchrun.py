@@ -124,8 +124,9 @@ def pair(begin):
 def launch(start, script, small):
     """Start the command line under torchrun."""
 
-    def launch(folder, *arguments, options=()):
-        torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, *options)
+    def launch(folder, *arguments):
+        options = ("--standalone", "--nproc-per-node", 2, "--max-restarts", 1)
+        torchrun = ("-m", "torch.distributed.run", *options)
         return start(*torchrun, script, *small, "--batch_size", 200, *arguments, cwd=folder)
 
     return launch
@@ -152,9 +153,7 @@ def test_processes_share_the_runs_and_the_table_has_all_of_them(
     shown = [line.split(" | ") for line in output.splitlines() if line.startswith("| ")]
     names = [f"| {name}" for name in (*"012", "average", "standard deviation")]
     assert [line[0] for line in shown[2:]] == names
-    assert (
-        shown[3][1] == f"failed: checkpoints/{in_the_way.name}: File exists"
-    )  # from the second process
+    assert shown[3][1] == f"failed: checkpoints/{in_the_way.name}: File exists"
     monkeypatch.chdir(alone)
     for run in (0, 2):
         finished = run_vae(*small, "--batch_size", 200, "--iter_max", 20, "--run", run)
@@ -177,7 +176,7 @@ def test_torchrun_restarts_a_killed_process_and_the_run_ends_in_the_same_bytes(
     assert (first.count("NELBO: "), second) == (2, "")
     assert [path.name for path in untouched.glob("measured-*")] == ["measured-0"]
     run = run_in(killed, "waiting")
-    launcher = launch(killed, *arguments, "--iter_max", 10**6, options=("--max-restarts", 1))
+    launcher = launch(killed, *arguments, "--iter_max", 10**6)
     wait_for(lambda: run.model(100).exists() or launcher.poll() is not None)
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
     os.kill(int(children[1]), signal.SIGKILL)

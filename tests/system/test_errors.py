@@ -77,7 +77,7 @@ def raised(error):
 
 
 def test_our_own_errors_keep_their_sentence_and_status():
-    for kind in (UserError, DownloadError, UserError):
+    for kind in (UserError, DownloadError):
         error = raised(kind("a sentence"))
         assert (explain(error), error.status) == ("a sentence", 1)
     assert UserError("a wrong argument", 2).status == 2

@@ -44,7 +44,7 @@ def test_characters_that_the_encoding_lacks_are_escaped(start_program):
 @FULL
 @pytest.mark.parametrize(("path", "status"), [("/dev/full", 1), ("/dev/null", 0)])
 def test_the_last_flush_reports_a_full_output(start_program, path, status):
-    lines = "print('half a line', end=''); sys.exit(flush_output())"
+    lines = "print('half a line', end=''); sys.exit(flush_output(0))"
     with open(path, "w") as output:
         process = start_program(lines, {"PYTHONUNBUFFERED": ""}, stdout=output)
     assert process.communicate()[1] == ""
@@ -57,7 +57,7 @@ def test_streams_that_were_closed_before_the_start_are_replaced(monkeypatch):
     configure_output()
     print("anything")
     print("anything", file=sys.stderr)
-    assert flush_output() == 0
+    assert flush_output(0) == 0
 
 
 def test_a_silenced_process_prints_nothing_but_raises_errors(capsys):

@@ -8,18 +8,23 @@ PIXELS = 28 * 28
 HIDDEN = 300
 
 
+def network(inputs: int, outputs: int) -> nn.Sequential:
+    """Three linear layers with ELU between them."""
+    return nn.Sequential(
+        nn.Linear(inputs, HIDDEN),
+        nn.ELU(inplace=True),
+        nn.Linear(HIDDEN, HIDDEN),
+        nn.ELU(inplace=True),
+        nn.Linear(HIDDEN, outputs),
+    )
+
+
 class Encoder(nn.Module):
     """The posterior's parameters, given an image."""
 
     def __init__(self, z_dim: int):
         super().__init__()
-        self.net = nn.Sequential(
-            nn.Linear(PIXELS, HIDDEN),
-            nn.ELU(inplace=True),
-            nn.Linear(HIDDEN, HIDDEN),
-            nn.ELU(inplace=True),
-            nn.Linear(HIDDEN, 2 * z_dim),
-        )
+        self.net = network(PIXELS, 2 * z_dim)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of q(z | x), each (batch, z_dim), for x of (batch, 784)."""
@@ -33,13 +38,7 @@ class Decoder(nn.Module):
 
     def __init__(self, z_dim: int):
         super().__init__()
-        self.net = nn.Sequential(
-            nn.Linear(z_dim, HIDDEN),
-            nn.ELU(inplace=True),
-            nn.Linear(HIDDEN, HIDDEN),
-            nn.ELU(inplace=True),
-            nn.Linear(HIDDEN, PIXELS),
-        )
+        self.net = network(z_dim, PIXELS)
 
     def decode(self, z: Tensor) -> Tensor:
         """Logits of p(x | z), (batch, 784), for z of (batch, z_dim)."""
