@@ -194,3 +194,22 @@ def test_a_damaged_file_of_results_is_ignored_and_replaced(old, new):
     assert read_results(RUN, 30) is None
     write_results(RUN, 30, MEASURED, KL, {})
     assert path.read_bytes() == intact
+
+
+def test_results_of_version_1_0_0_which_have_no_seconds_are_read():
+    write_results(RUN, 30, Measured(Bounds(3.0, 1.0, 2.0), Bounds(6.0, 2.0, 4.0)), [1.0], {})
+    content = json.loads(RUN.results(30).read_text())
+    del content["seconds"]
+    RUN.results(30).write_text(json.dumps(content))
+    measured = read_results(RUN, 30)
+    assert measured.all == Bounds(6.0, 2.0, 4.0) and math.isnan(measured.seconds)
+
+
+def test_numbers_that_json_lacks_are_left_out():
+    bounds = Bounds(3.0, 1.0, 2.0)
+    write_metrics(RUN, [Row(30, "test", bounds, math.nan)])
+    RUN.results(30).write_text('{"negative IWAE": {"1": NaN, "10": 2.5}}')
+    write_results(RUN, 30, Measured(bounds, bounds), [1.0], {100: 2.0})
+    content = json.loads(RUN.results(30).read_text(), parse_constant=pytest.fail)
+    assert content["seconds"] is None
+    assert content["negative IWAE"] == {"10": 2.5, "100": 2.0}

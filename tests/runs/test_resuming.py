@@ -227,6 +227,17 @@ def test_a_damaged_state_is_refused(content):
     assert refused().startswith(str(STATE))
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("settings", [1]), ("window", torch.zeros(1)), ("training", {"step": "x"})]
+)
+def test_a_state_of_other_types_is_refused(key, value):
+    train_small()
+    state = torch.load(STATE, weights_only=True)
+    changed = state[key] | value if key == "training" else value
+    torch.save(state | {key: changed}, STATE)
+    assert refused().startswith(str(STATE))
+
+
 def test_nothing_in_a_state_is_executed(tmp_path):
     class Trap:
         def __reduce__(self):
