@@ -146,7 +146,9 @@ def train(
     if batch_size > n:
         raise UserError(f"argument --batch_size: must be at most {n}, the training images", 2)
     if batch_size % processes.size:
-        raise UserError(f"argument --batch_size: {processes.size} processes must divide it", 2)
+        raise UserError(
+            f"argument --batch_size: must be a multiple of {processes.size} processes", 2
+        )
     training = Training(settings, device, processes, cuda_graph)
     writer = RunWriter(training, images, iter_save, seconds_between_states)
     with writer.session(resume), seeds.preserved(device):

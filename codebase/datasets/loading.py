@@ -91,7 +91,9 @@ def find_or_download(dataset: str, data_dir: Path) -> dict[str, bytearray]:
             name = DOWNLOADS[dataset][0]
             absent = f"{name} is not in {place} and could not be downloaded ({reason})"
             advice = f"put its four files there ({', '.join(FILES)}), or use --dataset synthetic"
-            raise DownloadError("; ".join([*[*wrong.values()][:1], absent, advice])) from error
+            if wrong:  # perhaps a damaged file, so "auto" does not replace it by synthetic digits
+                raise UserError(f"{next(iter(wrong.values()))}; {absent}; {advice}") from error
+            raise DownloadError(f"{absent}; {advice}") from error
         contents, wrong = _find(dataset, data_dir)
     if len(contents) < len(FILES):
         reason = next(reason for path, reason in wrong.items() if path.parent == place)

@@ -34,14 +34,16 @@ def load(path: Path) -> dict:
     """
     file = io.BytesIO(path.read_bytes())
     try:
-        # torch.save writes checksums that torch.load does not verify.
-        if zipfile.is_zipfile(file) and (damaged := zipfile.ZipFile(file).testzip()):
-            raise zipfile.BadZipFile(damaged)
+        if zipfile.is_zipfile(file):
+            # torch.load neither verifies the checksums nor minds an entry that is marked a folder.
+            archive = zipfile.ZipFile(file)
+            if archive.testzip() or any(x.external_attr & 0x10 for x in archive.infolist()):
+                raise zipfile.BadZipFile
         file.seek(0)
         return dict(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:  # a damaged file can raise anything
         reason = "is damaged or holds other objects than tensors, which are not loaded"
-        advice = "put the state_dict() of a model there, or train again"
+        advice = "put an intact copy there (of a model, its state_dict), or train again"
         raise UserError(f"{path} {reason}; {advice}") from error
 
 
@@ -58,7 +60,7 @@ def load_model(model: nn.Module, path: Path) -> None:
     """
     if not path.is_file():
         saved = sorted(file.name for file in path.parent.glob("model-*.pt"))
-        hint = f"{', '.join(saved)}; choose one with --iter_max" if saved else "none"
+        hint = f"{', '.join(saved)}; choose one with --iter_max" if saved else "none; train first"
         raise UserError(f"there is no checkpoint {path}; models in its folder: {hint}")
     content = load(path)
     own_names = {WRAPPERS.sub("", name): name for name in model.state_dict()}

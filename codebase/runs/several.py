@@ -57,13 +57,13 @@ def run_each(
                         process.terminate()
                     status = process.poll()
                     for line in filter(str.strip, log.read().splitlines()):
-                        last[run] = line.strip().removeprefix("run_vae.py: ")
+                        last[run] = line.rstrip().removeprefix("run_vae.py: ")
                         if not interactive:
                             print(last[run], file=sys.stderr)
                     if status is not None:
                         log.close()
                         del running[run]
-                        bar.update()
+                        bar.update(not caught)
                     if status == ONLY_MEASURED:
                         bar.write(f"run {run}: {last[run]}", file=sys.stderr)
                     elif status:

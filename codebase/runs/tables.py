@@ -9,7 +9,7 @@ from codebase.evaluate import Measured
 from codebase.runs.folder import CHECKPOINTS, RunFolder
 from codebase.runs.results import all_runs, read_results
 from codebase.settings import Settings
-from codebase.system.errors import UserError
+from codebase.system.errors import UserError, report_errors
 from codebase.system.files import write_csv
 
 BOUNDS = ("NELBO", "KL", "REC", "NELBO, all test images")
@@ -34,18 +34,20 @@ def report_runs(runs: Sequence[Settings], failures: dict[int, str]) -> int:
         else:
             cells = [f"failed: {failures.get(settings.run, 'no results')}", *[""] * 4]
         shown.append([str(settings.run), *cells, *end])
-    path = CHECKPOINTS / f"{first.name}-{runs[-1].run:04d}_steps={first.iter_max}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [[run, *values, *end] for run, values in finished.items()]
-    write_csv(path, [["run", *VALUES, "steps", "data"], *lines])
-    print(f"Saved to {path}", file=sys.stderr)
     statistics = _statistics(finished.values())[:-1]
     for i, name in enumerate(("average", "standard deviation")):
         if len(finished) > i:
             shown.append([name, *(f"{pair[i]:.4f}" for pair in statistics), "", "", ""])
+    path = CHECKPOINTS / f"{first.name}-{runs[-1].run:04d}_steps={first.iter_max}.csv"
+    lines = [[run, *values, *end] for run, values in finished.items()]
+    not_saved: list[str] = []
+    with report_errors(not_saved):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_csv(path, [["run", *VALUES, "steps", "data"], *lines])
+        print(f"Saved to {path}", file=sys.stderr)
     print(f"Bounds in nats per image, {path.stem}\n")
     _print_markdown(["run", *BOUNDS, "training time", "steps", "data"], shown)
-    return int(len(finished) < len(runs))
+    return int(len(finished) < len(runs) or bool(not_saved))
 
 
 def compare() -> None:
@@ -57,6 +59,8 @@ def compare() -> None:
             changes = folder.settings.changes().items()
             label = ", ".join(f"{key}={value}" for key, value in changes if key != "run")
             groups.setdefault((label, step), []).append(_values(last))
+        elif step:
+            print(f"{folder.results(step)} is damaged; --train 0 writes it again", file=sys.stderr)
     if not groups:
         raise UserError(f"there are no finished runs in {CHECKPOINTS}; train some first")
     table = [([*key, len(runs)], _statistics(runs)) for key, runs in groups.items()]
@@ -66,7 +70,8 @@ def compare() -> None:
     names = [name for value in VALUES for name in (value, f"{value} deviation")]
     numbers = [["" if math.isnan(x) else x for pair in pairs for x in pair] for _, pairs in table]
     lines = [[*start, *cells] for (start, _), cells in zip(table, numbers, strict=True)]
-    write_csv(path, [header + names, *lines])
+    with report_errors([]):
+        write_csv(path, [header + names, *lines])
     print(f"Bounds in nats per image, mean and standard deviation over runs; also in {path}\n")
     shown = [[*map(str, start), *map(_plus_minus, pairs)] for start, pairs in table]
     _print_markdown([*header, *VALUES], shown)

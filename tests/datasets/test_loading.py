@@ -106,7 +106,7 @@ def test_a_damaged_archive_is_named_if_the_download_fails(tmp_path, few, downloa
     path = tmp_path / f"{FILES[2]}.gz"
     path.write_bytes(content)
     downloading(download)
-    with pytest.raises(DownloadError, match=f"{path} is damaged"):
+    with pytest.raises(UserError, match=f"{path} is damaged"):
         load("mnist", tmp_path)
     downloading(lambda folder: write(folder, few))
     assert are(load("mnist", tmp_path), few)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -144,7 +145,7 @@ def refused(path, model=None):
 
 
 def test_the_error_of_an_absent_file_lists_the_models_that_exist(path):
-    assert refused(path).endswith(": none")
+    assert refused(path).endswith(": none; train first")
     for name in ("model-00030.pt", "model-00010.pt"):
         save_model(SMALL, path.with_name(name))
     assert "model-00010.pt, model-00030.pt; choose one with --iter_max" in refused(path)
@@ -193,7 +194,18 @@ def test_other_contents_are_refused(path, content):
 )
 def test_a_file_of_anything_but_tensors_by_name_is_refused_with_advice(path, content):
     torch.save(content, path)
-    assert "put the state_dict() of a model there" in refused(path)
+    assert "state_dict" in refused(path)
+
+
+def test_an_entry_that_is_marked_a_folder_is_refused(path):
+    """torch.load reads other values for such an entry, without an error."""
+    with zipfile.ZipFile(SMALL_FILE) as archive, zipfile.ZipFile(path, "w") as changed:
+        for entry in archive.infolist():
+            content = archive.read(entry)
+            if entry.filename.endswith("data/0"):
+                entry.external_attr |= 0x10
+            changed.writestr(entry, content)
+    assert "damaged" in refused(path)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])

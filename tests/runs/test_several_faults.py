@@ -146,7 +146,7 @@ def test_ctrl_c_saves_the_runs_and_leaves_a_tidy_terminal(start, script, small, 
     message = (
         "run_vae.py: interrupted; the same command with --resume 1 continues from what is saved"
     )
-    assert lines[-4].startswith("runs: 100%|")
+    assert lines[-4].startswith("runs:   0%|")
     assert lines[-3:] == [message[:80], message[80:], ""]
     assert column == 0
     for folder in folders:
