@@ -90,9 +90,8 @@ def run_several(
         renamed = f"Earlier runs will be renamed, for example to {earlier[0]}.1"
         print(f"{renamed}; --resume 1 would continue them", file=sys.stderr)
     threads = torch.get_num_threads()
-    jobs = threads if device.type == "cpu" and processes.size == 1 else 1
-    if args.jobs:
-        jobs = args.jobs
+    default = threads if device.type == "cpu" and processes.size == 1 else 1
+    jobs = args.jobs or default
     child = vars(args) | {"dataset": settings.dataset, "device": device, "runs": 1, "jobs": 0}
     command = [sys.executable, __file__, *(f"--{key}={value}" for key, value in child.items())]
     own = runs[processes.rank :: processes.size]
@@ -139,8 +138,9 @@ def report(
     with report_errors(failures), seeded(evaluate.SEED, evaluate.device_of(model)):
         visualize.visualize_samples(model, save_path=picture, title=settings.title)
         print(f"Visualization saved at {picture}")
-        # A single run with the assignment's settings leaves the picture in the current folder, too.
-        if settings.is_assignment and ONE_OF_SEVERAL not in os.environ:
+        # A single run of the assignment also saves the picture in the current folder.
+        assignment = Settings(iter_max=settings.iter_max, dataset=images.name, run=settings.run)
+        if settings == assignment and ONE_OF_SEVERAL not in os.environ:
             write_atomically(Path(picture.name), picture.read_bytes())
             print(f"Visualization saved at ./{picture.name}")
     if args.figures:

@@ -58,12 +58,6 @@ class Settings(NamedTuple):
         return "_".join(["model=vae", *parts])
 
     @property
-    def is_assignment(self) -> bool:
-        """Whether only the run, its steps and its images differ from the assignment's settings."""
-        default = Settings()
-        return self._replace(run=0, iter_max=default.iter_max, dataset="mnist") == default
-
-    @property
     def title(self) -> str:
         """The settings as a picture's title: "z = 10, run 0, 20,000 steps, MNIST"."""
         last = ("run", "iter_max", "dataset")

@@ -32,10 +32,7 @@ def new_figure(
 
 
 def image_grid(images: Tensor, rows: int, columns: int) -> Tensor:
-    """Arrange images (n, 784) row by row in one picture; cells after the n-th stay 0.
-
-    Its shape is (rows * CELL - GAP, columns * CELL - GAP).
-    """
+    """Arrange images (n, 784) row by row in one picture; cells after the n-th stay 0."""
     cells = images.new_zeros(rows * columns, CELL, CELL)
     cells[: len(images), :28, :28] = images.view(-1, 28, 28)
     picture = cells.view(rows, columns, CELL, CELL).transpose(1, 2).flatten(0, 1).flatten(1)

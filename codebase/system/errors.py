@@ -49,8 +49,6 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, ImportError) and str(error.name).split(".")[0] in REQUIRED:
         option = "" if isinstance(error, ModuleNotFoundError) else " --force-reinstall"
         return f"{error}; to install it: pip install{option} -r requirements.txt"
-    if isinstance(error, ValueError) and "Key backend" in str(error):
-        return f"MPLBACKEND: {error}"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):
