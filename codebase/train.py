@@ -13,6 +13,8 @@ from codebase.evaluate import Measured
 from codebase.models.vae import VAE
 from codebase.runs.checkpoint import load_model
 from codebase.runs.folder import RunFolder
+from codebase.runs.provenance import plain_numbers, restore_numbers
+from codebase.runs.results import warn_of_changed_files
 from codebase.runs.run_writer import RunWriter
 from codebase.settings import SCHEDULES, Settings
 from codebase.system import seeds
@@ -27,8 +29,9 @@ def new_model(settings: Settings) -> VAE:
 
 def load_trained(settings: Settings, device: torch.device | str) -> VAE:
     """The run's model as it was saved after `iter_max` steps, or a UserError."""
-    model = new_model(settings).to(device)
-    load_model(model, RunFolder(settings).model(settings.iter_max))
+    model, folder = new_model(settings).to(device), RunFolder(settings)
+    load_model(model, folder.model(settings.iter_max))
+    warn_of_changed_files(folder, model)
     return model
 
 
@@ -105,6 +108,7 @@ class Training:
             "step": self.step,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "numbers": plain_numbers(self.model),
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -115,6 +119,7 @@ class Training:
         for parameter, averages in self.optimizer.state.items():
             if any(x.shape not in ((), parameter.shape) for x in averages.values()):
                 raise ValueError("the optimizer's averages belong to other parameters")
+        restore_numbers(self.model, state.get("numbers", {}))
         self.step = int(state["step"])
 
 

@@ -187,7 +187,7 @@ def test_the_columns_and_keys_that_are_explained_are_those_of_the_files(tmp_path
 
     write_metrics(folder, [])
     assert first_cells("metrics.csv") == header(folder.metrics)
-    write_settings(folder, torch.device("cpu"), 0)
+    write_settings(folder, torch.device("cpu"), 0, {})
     content = json.loads(folder.settings_file.read_text())
     assert first_cells("settings.json") == [*content]
     assert first_cells("settings.json", 1) == [*content["starts"][0]]

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from codebase.runs.folder import RunFolder
+from codebase.runs.provenance import changed_files
 from codebase.settings import Settings
 from codebase.system.errors import UserError
 from codebase.system.files import write_atomically
@@ -82,10 +83,11 @@ def checkpoint_errors(reason: str) -> Iterator[None]:
         raise UserError(f"{reason}: {detail}") from error
 
 
-def load_state(folder: RunFolder) -> dict | None:
+def load_state(folder: RunFolder, files: dict[str, str]) -> dict | None:
     """The training state of the run in a folder; None if the folder has no run.
 
-    Raises UserError if the state is damaged, lost or from other settings.
+    Raises UserError if the state is damaged, lost or from other settings, or if the files of the
+    model, given by their sums, have changed.
     """
     path = folder.state
     if not path.exists():
@@ -96,7 +98,10 @@ def load_state(folder: RunFolder) -> dict | None:
     now = folder.settings.identity()
     with checkpoint_errors(f"{path} is no training state"):
         then = Settings().identity() | dict(state.get("settings", {}))  # older ones have fewer
+        changed = changed_files(dict(state.get("files", {})), files)
     changes = [f"{k} was {then.get(k)} and is {now[k]}" for k in now if then.get(k) != now[k]]
     if changes:
         raise UserError(f"{path} is from other settings: {', '.join(changes)}")
+    if changed:
+        raise UserError(f"{changed} changed since {path} was saved; restore what it was")
     return state

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import platform
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -13,7 +14,9 @@ from typing import NamedTuple
 import torch
 
 from codebase.evaluate import Bounds, Measured
+from codebase.models.vae import VAE
 from codebase.runs.folder import CHECKPOINTS, RunFolder
+from codebase.runs.provenance import changed_files, source_files
 from codebase.settings import VERSION, Settings
 from codebase.system.errors import UserError
 from codebase.system.files import write_atomically, write_csv
@@ -54,8 +57,14 @@ def write_metrics(folder: RunFolder, rows: Iterable[Row]) -> None:
     write_csv(folder.metrics, [("step", "images", *NAMES, "seconds"), *lines])
 
 
-def write_settings(folder: RunFolder, device: torch.device, step: int) -> None:
-    """Write the settings of the run, and append the machine that trains it from this step on."""
+def write_settings(
+    folder: RunFolder, device: torch.device, step: int, files: dict[str, str]
+) -> None:
+    """Write the settings of the run, and append what trains it from this step on.
+
+    Args:
+        files: the SHA-256 sums of the files of the model.
+    """
     start = {
         "step": step,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -64,6 +73,7 @@ def write_settings(folder: RunFolder, device: torch.device, step: int) -> None:
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
+        "files": files,
     }
     earlier = _read(folder.settings_file).get("starts") if step else None
     content = {"settings": folder.settings._asdict(), "starts": [*(earlier or []), start]}
@@ -105,6 +115,19 @@ def read_results(folder: RunFolder, step: int) -> Measured | None:
         return Measured(Bounds(*sets[0]), Bounds(*sets[1]), seconds)
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def trained_files(folder: RunFolder) -> dict[str, str]:
+    """The SHA-256 sums of the files that trained the run last; empty if they are not known."""
+    with suppress(IndexError, KeyError, TypeError, ValueError):
+        return dict(_read(folder.settings_file)["starts"][-1]["files"])
+    return {}
+
+
+def warn_of_changed_files(folder: RunFolder, model: VAE) -> None:
+    """Print a warning if files of the model have changed since the run was trained."""
+    if changed := changed_files(trained_files(folder), source_files(model)):
+        print(f"Warning: {changed} changed since this model was trained", file=sys.stderr)
 
 
 def all_runs() -> Iterator[RunFolder]:

@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -15,14 +15,14 @@ from codebase.data import Images
 from codebase.evaluate import Bounds, Measured, measure
 from codebase.runs import checkpoint, results
 from codebase.runs.folder import RunFolder
+from codebase.runs.provenance import source_files
 from codebase.system.errors import Interrupted, UserError
 from codebase.system.signals import caught_signals
 from codebase.system.streams import progress
 
 LOG_EVERY = 100  # steps
 LOOK_EVERY = 10  # steps between two checks for signals to other processes
-# Steps after which the bounds on test images are measured, besides those of the checkpoints: 100,
-# 200, 500, 1,000 and so on.
+# Besides the checkpoints, the bounds are measured after 100, 200, 500, 1,000, ... steps.
 MEASURED_STEPS = {n * 10**e for n in (1, 2, 5) for e in range(2, 10)}
 
 
@@ -41,11 +41,11 @@ class RunWriter:
         self.settings, self.processes = training.settings, training.processes
         self.iter_save, self.seconds_between_states = iter_save, seconds_between_states
         self.folder = RunFolder(training.settings)
+        self.files = source_files(training.model)
         self.rows: list[results.Row] = []
         self.window = torch.zeros(3, device=training.device)  # sum of the bounds since the last row
         self.measured: Measured | None = None  # the newest bounds, in the first process
         self.signals: list[int] = []
-        self.show: Callable[[int, float], None]
         self.show_interval = 0.0
         self.first_step_pending = True
         self.started_at = self.saved_at = self.shown_at = time.monotonic()
@@ -115,12 +115,14 @@ class RunWriter:
         if start == 0 and (earlier := self.folder.move_aside()):
             advice = "--resume 1 would have continued it"
             tqdm.write(f"The earlier run is now {earlier}; {advice}")
-        results.write_settings(self.folder, self.training.device, start)
+        results.write_settings(self.folder, self.training.device, start, self.files)
 
     def _resume(self) -> None:
         """Restore the run from its folder, if there is one, and complete its last save."""
         try:
-            state = checkpoint.load_state(self.folder) if self.processes.first else None
+            state = None
+            if self.processes.first:
+                state = checkpoint.load_state(self.folder, self.files)
             state = self.processes.broadcast(state)
             if state is None:
                 tqdm.write(f"Nothing to resume in {self.folder.path}: starting a new run")
@@ -151,7 +153,6 @@ class RunWriter:
         return round(time.monotonic() - self.started_at, 3)
 
     def _measure(self) -> None:
-        """Measure the bounds on test images, and put them into the rows."""
         if self.processes.first:
             self.measured = measure(self.training.model, self.images)
             self._check_finite(self.measured.subset.nelbo + self.measured.all.nelbo)
@@ -175,6 +176,7 @@ class RunWriter:
         results.write_metrics(self.folder, self.rows)
         state = {
             "settings": self.settings.identity(),
+            "files": self.files,
             "training": self.training.state_dict(),
             "window": self.window,
             "seconds": self._seconds(),

@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 
 from codebase.evaluate import Measured
 from codebase.runs.folder import CHECKPOINTS, RunFolder
-from codebase.runs.results import all_runs, read_results
+from codebase.runs.results import all_runs, read_results, trained_files
 from codebase.settings import Settings
 from codebase.system.errors import UserError, report_errors
 from codebase.system.files import write_csv
@@ -52,18 +52,20 @@ def report_runs(runs: Sequence[Settings], failures: dict[int, str]) -> int:
 
 def compare() -> None:
     """Print and save a line for each combination of settings, the lowest bound first."""
-    groups: dict[tuple[str, int], list[list[float]]] = {}
+    # Runs of different code are not averaged.
+    groups: dict[tuple[str, int, str], list[list[float]]] = {}
     for folder in all_runs():
         step = max(folder.saved_steps("results"), default=0)
         if last := read_results(folder, step):
             changes = folder.settings.changes().items()
             label = ", ".join(f"{key}={value}" for key, value in changes if key != "run")
-            groups.setdefault((label, step), []).append(_values(last))
+            key = label, step, str(trained_files(folder))
+            groups.setdefault(key, []).append(_values(last))
         elif step:
             print(f"{folder.results(step)} is damaged; --train 0 writes it again", file=sys.stderr)
     if not groups:
         raise UserError(f"there are no finished runs in {CHECKPOINTS}; train some first")
-    table = [([*key, len(runs)], _statistics(runs)) for key, runs in groups.items()]
+    table = [([*key[:2], len(runs)], _statistics(runs)) for key, runs in groups.items()]
     table.sort(key=lambda line: line[1][BOUNDS.index("NELBO, all test images")])
     path = CHECKPOINTS / "compare.csv"
     header = ["settings", "steps", "runs"]

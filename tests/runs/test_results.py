@@ -112,7 +112,7 @@ def test_a_folder_has_the_settings_of_its_run_and_where_it_was_trained():
 def test_a_start_from_which_nothing_was_saved_is_forgotten(monkeypatch):
     for threads in (3, 5):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        write_settings(RUN, CPU, 0)
+        write_settings(RUN, CPU, 0, {})
     (start,) = content()["starts"]
     assert (start["step"], start["threads"]) == (0, 5)
 
@@ -132,12 +132,12 @@ def test_all_runs_are_found_and_those_moved_aside_are_not():
     }
     for settings in runs:
         RunFolder(settings).path.mkdir(parents=True)
-        write_settings(RunFolder(settings), CPU, 0)
+        write_settings(RunFolder(settings), CPU, 0, {})
     (CHECKPOINTS / "model=vae_z=10_run=0000").mkdir()  # empty
     (CHECKPOINTS / "model=vae_z=10_run=0000-0009_steps=5.csv").touch()
     moved = RunFolder(Settings(run=3))
     moved.path.mkdir()
-    write_settings(moved, CPU, 0)
+    write_settings(moved, CPU, 0, {})
     moved.path.rename(f"{moved.path}.1")
     found = list(all_runs())
     assert {folder.settings for folder in found} == runs

@@ -30,7 +30,7 @@ def put(settings, nelbo, kl, rec, on_all, seconds=60.0, step=None):
     folder, step = RunFolder(settings), step or settings.iter_max
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.model(step).touch()
-    write_settings(folder, torch.device("cpu"), 0)
+    write_settings(folder, torch.device("cpu"), 0, {})
     measured = Measured(Bounds(nelbo, kl, rec), Bounds(on_all, 2, on_all - 2))
     if not math.isnan(seconds):
         write_metrics(folder, [Row(step, "test", measured.subset, seconds)])

@@ -1,0 +1,47 @@
+"""What defines a run besides its settings and parameters: files of code, and numbers in modules."""
+
+import hashlib
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from torch import nn
+
+from codebase.models.vae import VAE
+
+
+def source_files(model: VAE) -> dict[str, str]:
+    """The SHA-256 sums of the files of the model and its networks, by the names of the modules."""
+    kinds = (type(model), type(model.enc), type(model.dec))
+    sums = {}
+    for name in sorted({"codebase.utils", *(kind.__module__ for kind in kinds)}):
+        with suppress(AttributeError, OSError, TypeError):  # a notebook's cell is no file
+            content = Path(sys.modules[name].__file__ or "").read_bytes()
+            sums[name] = hashlib.sha256(content).hexdigest()
+    return sums
+
+
+def changed_files(before: dict[str, str], now: dict[str, str]) -> str:
+    """The names of the files that differ, as text; none if the earlier sums are not known."""
+    return ", ".join(name for name in now if before and before.get(name) != now[name])
+
+
+def plain_numbers(model: nn.Module) -> dict[str, dict[str, float]]:
+    """Numbers among the attributes of the modules, such as a count of steps for a warm-up."""
+    common = vars(nn.Module())
+    return {
+        name: {
+            key: value
+            for key, value in vars(module).items()
+            if key not in common and isinstance(value, int | float)
+        }
+        for name, module in model.named_modules()
+    }
+
+
+def restore_numbers(model: nn.Module, numbers: dict[str, dict[str, float]]) -> None:
+    """Give the modules the numbers that `plain_numbers` returned."""
+    modules = dict(model.named_modules())
+    for name, values in numbers.items():
+        for key, value in values.items():
+            setattr(modules[name], key, value)
