@@ -129,7 +129,7 @@ def report(
     with report_errors(failures):
         for iw in () if args.train == 1 else (1, 10, 100, 1000):
             iwae[iw] = evaluate.negative_iwae(model, images.subset_bits, iw)
-            print(f"Negative IWAE-{iw}: {iwae[iw]:.4f}")
+            print(f"Negative IWAE-{iw}: {iwae[iw]:.4f}  ({images.name}, {subset})")
     with report_errors(failures):
         kl_of_dimensions = evaluate.kl_of_dimensions(model, images.subset_bits).tolist()
     with report_errors(failures):

@@ -85,7 +85,9 @@ def test_a_loaded_model_also_has_importance_weighted_bounds(run_vae, small, synt
     assert loaded.returncode == 0, loaded.stderr
     assert bounds_of(loaded.stdout) == bounds_of(trained.stdout)
     assert "Saved to" not in loaded.stdout
-    iwae = [line.split(": ") for line in loaded.stdout.splitlines() if "IWAE" in line]
+    lines = [line for line in loaded.stdout.splitlines() if "IWAE" in line]
+    assert all(line.endswith("(synthetic, 100 test images)") for line in lines)
+    iwae = [line.split("  (")[0].split(": ") for line in lines]
     assert [name for name, _ in iwae] == [f"Negative IWAE-{k}" for k in (1, 10, 100, 1000)]
     values = [float(value) for _, value in iwae]
     assert values == sorted(values, reverse=True)
@@ -188,7 +190,7 @@ def test_train_2_trains_and_prints_importance_weighted_bounds(run_vae, small, mo
     assert trained.returncode == 0, trained.stderr
     assert "Saved to" in trained.stdout
     for iw in (1, 10, 100, 1000):
-        assert f"\nNegative IWAE-{iw}: {iw}.0000\n" in trained.stdout
+        assert f"\nNegative IWAE-{iw}: {iw}.0000  (synthetic, 100 test images)\n" in trained.stdout
 
 
 @pytest.mark.slow
