@@ -23,6 +23,7 @@ def number(
     """The type of an argument that is a number within limits."""
 
     def parse(text: str) -> float:
+        """Read one argument."""
         with suppress(ValueError, OverflowError):  # 2e4 is a whole number, too
             value = kind(float(text))
             if value == float(text) and least <= value <= most:

@@ -1,4 +1,4 @@
-"""What defines a run besides its settings and parameters: files of code, and numbers in modules."""
+"""Provenance: the files of a run's model, and the numbers that its modules count."""
 
 import hashlib
 import sys

@@ -55,6 +55,7 @@ def progress(run: int, initial: int, total: int) -> Iterator[tuple[Callable, flo
     bar = auto.tqdm(desc=f"run {run}", initial=initial, total=total, dynamic_ncols=True, file=file)
 
     def show(step: int, loss: float) -> None:
+        """Show how far the run is."""
         bar.n = step
         bar.set_postfix(loss=f"{loss:.2e}")
         if not interactive and not bar.disable:
