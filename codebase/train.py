@@ -120,7 +120,9 @@ class Training:
             if any(x.shape not in ((), parameter.shape) for x in averages.values()):
                 raise ValueError("the optimizer's averages belong to other parameters")
         restore_numbers(self.model, state.get("numbers", {}))
-        self.step = int(state["step"])
+        if not isinstance(state["step"], int) or state["step"] < 1:
+            raise ValueError(f"{state['step']!r} is not a number of steps")
+        self.step = state["step"]
 
 
 def train(
@@ -152,7 +154,7 @@ def train(
         raise UserError(f"argument --batch_size: must be at most {n}, the training images", 2)
     if batch_size % processes.size:
         raise UserError(
-            f"argument --batch_size: must be a multiple of {processes.size} processes", 2
+            f"argument --batch_size: must be a multiple of {processes.size}, the processes", 2
         )
     training = Training(settings, device, processes, cuda_graph)
     writer = RunWriter(training, images, iter_save, seconds_between_states)

@@ -63,7 +63,8 @@ def resolve(dataset: str, data_dir: Path) -> str:
 
 def load(dataset: str, data_dir: Path) -> Images:
     """Load one of DATASETS from below `data_dir`, on the CPU; raise UserError if that fails."""
-    name = resolve(dataset, data_dir)
+    # The files of a name in DOWNLOADS are looked for below, and need not be read twice.
+    name = dataset if dataset in DOWNLOADS else resolve(dataset, data_dir)
     if name == "synthetic":
         generator = torch.Generator().manual_seed(0)
         train = synthetic.make(synthetic.TRAIN_COUNTS, generator)

@@ -40,8 +40,10 @@ def plain_numbers(model: nn.Module) -> dict[str, dict[str, float]]:
 
 
 def restore_numbers(model: nn.Module, numbers: dict[str, dict[str, float]]) -> None:
-    """Give the modules the numbers that `plain_numbers` returned."""
+    """Give the modules the numbers that `plain_numbers` returned; raise ValueError for others."""
     modules = dict(model.named_modules())
     for name, values in numbers.items():
         for key, value in values.items():
+            if not isinstance(value, int | float) or callable(getattr(modules[name], key, None)):
+                raise ValueError(f"{key} is not a number of the module {name!r}")
             setattr(modules[name], key, value)

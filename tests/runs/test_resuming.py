@@ -228,7 +228,16 @@ def test_a_damaged_state_is_refused(content):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("settings", [1]), ("window", torch.zeros(1)), ("training", {"step": "x"})]
+    ("key", "value"),
+    [
+        ("settings", [1]),
+        ("window", torch.zeros(1)),
+        ("training", {"step": "x"}),
+        ("training", {"step": -3}),
+        ("training", {"step": 1.5}),
+        ("training", {"numbers": {"": {"loss": 3}}}),
+        ("training", {"numbers": {"": {"calls": "many"}}}),
+    ],
 )
 def test_a_state_of_other_types_is_refused(key, value):
     train_small()
