@@ -1,0 +1,250 @@
+"""Finding the files of a hand-in, in the shapes in which students send them."""
+
+import io
+import json
+import stat
+import tarfile
+import zipfile
+
+import pytest
+
+from assignment import ROOT, UTILS, VAE, VISUALIZE, archives, submission
+from codebase.system.errors import UserError
+
+SENT = ROOT / "tests" / "solutions" / "bare"
+TEXTS = {UTILS: (SENT / "utils.py").read_text(), VAE: (SENT / "vae.py").read_text()}
+EMPTY = "def sample_gaussian(m, v):\n    raise NotImplementedError('task 1')\n"
+
+
+def zipped(files):
+    """The content of a zip with these files."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return content.getvalue()
+
+
+def tarred(files, kind="gz"):
+    """The content of a tar archive with these files."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode=f"w:{kind}") as archive:
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    return content.getvalue()
+
+
+def notebook(*cells):
+    """The content of a notebook."""
+    cells = [{"cell_type": "code", "source": cell.splitlines(True)} for cell in cells]
+    return json.dumps({"cells": [{"cell_type": "markdown", "source": "# VAE"}, *cells]})
+
+
+@pytest.fixture
+def found(tmp_path):
+    """Write the files of a hand-in into a folder, and find them again."""
+
+    def found(files, **options):
+        for name, content in files.items():
+            path = tmp_path / "sent" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return submission.find(tmp_path / "sent", **options)
+
+    return found
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        (UTILS, VAE),
+        ("utils.py", "vae.py"),
+        ("Jane's homework/final/codebase/utils.py", "Jane's homework/final/codebase/models/vae.py"),
+        ("utils (1).py", "vae-2.py"),
+        ("Utils.PY", "VAE_final.py.txt"),
+        ("doejane_12345_67890_utils-1.py", "doejane_LATE_12345_67891_vae.py"),
+    ],
+)
+@pytest.mark.parametrize("pack", [dict, zipped, tarred, lambda x: zipped({"in.zip": zipped(x)})])
+def test_files_are_found_in_folders_and_archives(found, names, pack):
+    files = pack(dict(zip(names, TEXTS.values(), strict=True)))
+    if isinstance(files, bytes):
+        files = {"hw.zip" if files.startswith(b"PK") else "hw.tar.gz": files}
+    sent = found(files)
+    assert sent.files == TEXTS
+    assert "visualize.py" in sent.notes[0]  # which was not found
+    assert all(name in sent.notes[0] for name in names)
+
+
+@pytest.mark.parametrize(
+    "copy", ["__MACOSX/utils.py", "._utils.py", ".git/utils.py", "venv/lib/utils.py"]
+)
+def test_copies_and_libraries_are_passed_over(found, copy):
+    sent = found({copy: "raise SystemExit", "hw.zip": zipped({copy: "raise SystemExit"}), **TEXTS})
+    assert sent.files == TEXTS
+    assert len(sent.notes) == 1
+
+
+def test_of_several_files_the_written_one_is_read(found):
+    sent = found({UTILS: EMPTY, "new/utils-1.py": TEXTS[UTILS], "other/utils.py": "import os\n"})
+    assert sent.files == {UTILS: TEXTS[UTILS]}
+    assert UTILS in sent.notes[1]
+
+
+def test_of_several_written_files_that_of_the_program_is_read(found):
+    sent = found({UTILS: TEXTS[UTILS], "utils.py": TEXTS[UTILS].replace("sqrt", "exp")})
+    assert sent.files == {UTILS: TEXTS[UTILS]}
+    assert "not utils.py" in sent.notes[1]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16", "utf-16-le"])
+def test_encodings_and_line_ends_are_read(found, encoding):
+    text = f"# -*- coding: {encoding.replace('-sig', '')} -*-\n# Kühn\n" + TEXTS[UTILS]
+    sent = found({"utils.py": text.replace("\n", "\r\n").encode(encoding)})
+    assert sent.files[UTILS].partition("\n")[2] == text.partition("\n")[2]
+    compile(sent.files[UTILS].encode(), "utils.py", "exec")
+
+
+def test_a_notebook_is_read_without_magics_and_without_what_would_run(found):
+    cells = [
+        "%matplotlib inline\nimport torch\n!pip install x\nfrom torch import nn",
+        "%%bash\nrm -r results",
+        "SMALL = 1e-8\nprint(SMALL)\nmodel = train()",
+        "%%time\n@torch.jit.ignore\ndef sample_gaussian(m, v):\n    %time 1\n    return m + SMALL",
+        "class VAE(nn.Module):\n    pass",
+        "def bound(self, x):\n    return x",
+        "VAE.negative_elbo_bound = bound",
+        "for epoch in range(10):\n    model = train()",
+    ]
+    sent = found({"solution.ipynb": notebook(*cells)})
+    utils, vae = (sent.files[name] for name in (UTILS, VAE))
+    lines = [line.strip() for line in utils.splitlines() if line.strip()]
+    assert lines[:3] == ["import torch", "SMALL = 1e-8", "@torch.jit.ignore"]
+    assert lines[3:] == ["def sample_gaussian(m, v):", "pass", "return m + SMALL"]
+    space = {}
+    exec(vae, space)
+    assert space["VAE"].negative_elbo_bound(None, 3) == 3
+    assert "train" not in vae
+
+
+def test_files_that_a_notebook_writes_are_read(found):
+    sent = found({"hw.ipynb": notebook(*(f"%%writefile {k}\n{v}" for k, v in TEXTS.items()))})
+    assert sent.files == TEXTS
+
+
+def test_an_exported_notebook_keeps_its_lines(found):
+    text = "# In[1]:\nget_ipython().system('ls')\nimport torch\n\n\nrun()\n" + EMPTY.replace(
+        "m,", "a,"
+    )
+    sent = found({"utils.py": text})
+    assert sent.files[UTILS].splitlines()[6] == "def sample_gaussian(a, v):"
+    assert "run" not in sent.files[UTILS]
+    assert "ipython" not in sent.files[UTILS]
+
+
+def test_a_notebook_completes_the_file_of_the_hand_out(found):
+    given = EMPTY + "def kl_normal(qm, qv, pm, pv):\n    return qm\n"
+    sent = found({UTILS: given, "hw.ipynb": notebook("def sample_gaussian(m, v):\n    return m")})
+    space = {}
+    exec(sent.files[UTILS], space)
+    assert (space["sample_gaussian"](1, 2), space["kl_normal"](3, 0, 0, 0)) == (1, 3)
+
+
+@pytest.mark.parametrize("folder", ["", "codebase/"])
+def test_modules_that_are_imported_come_along(found, folder):
+    files = {
+        f"{folder}utils.py": "from . import mine\nfrom .maths import log\nimport torch\n" + EMPTY,
+        f"{folder}mine.py": "from codebase.data import Images\nfrom codebase import deep\n",
+        f"{folder}maths.py": "",
+        f"{folder}deep-1.py": "X = 1\n",
+        "pack/__init__.py": "",
+        "pack/inner.py": "",
+        VAE: "import pack.inner\n" + TEXTS[VAE],
+        "codebase/data.py": (ROOT / "codebase/data.py").read_text(),
+        "other.py": "",
+    }
+    sent = found(files)
+    own = {f"codebase/{name}.py" for name in ("mine", "maths", "deep")}
+    assert sent.helpers.keys() == {*own, "pack/__init__.py", "pack/inner.py"}
+    assert sent.helpers["codebase/deep.py"] == "X = 1\n"
+
+
+def test_a_changed_file_of_the_program_comes_along(found):
+    drawing = "codebase/pictures/drawing.py"
+    text = (ROOT / drawing).read_text() + "\ndef show_tiles(): pass\n"
+    sent = found(
+        {VISUALIZE: f"from {drawing[:-3].replace('/', '.')} import show_tiles\n", drawing: text}
+    )
+    assert sent.helpers == {drawing: text}
+
+
+def test_models_of_runs_are_found(found):
+    model = "checkpoints/model=vae_z=10_run=0003/model-20000.pt"
+    sent = found({UTILS: TEXTS[UTILS], "hw.zip": zipped({model: "weights"})}, runs=True)
+    assert sent.runs == {"model=vae_z=10_run=0003": b"weights"}
+
+
+def test_links_are_not_followed(tmp_path, found):
+    (tmp_path / "secret.py").write_text("def sample_gaussian(m, v): return 0\n")
+    (tmp_path / "sent").mkdir()
+    (tmp_path / "sent" / "utils.py").symlink_to(tmp_path / "secret.py")
+    link = zipfile.ZipInfo("vae.py")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr(link, str(tmp_path / "secret.py"))
+    with tarfile.open(tmp_path / "sent" / "b.tar", "w") as archive:
+        archive.add(tmp_path / "sent" / "utils.py", "visualize.py")
+    with pytest.raises(UserError) as error:
+        found({"a.zip": content.getvalue()})
+    assert str(error.value).count(" is a link") == 3
+
+
+def bomb():
+    """A zip of a large file of zeros."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("utils.py", bytes(archives.LARGEST_FILE + 1))
+    return content.getvalue()
+
+
+def deep(content):
+    """An archive in an archive in an archive ..."""
+    for _ in range(archives.DEEPEST):
+        content = zipped({"in.zip": content})
+    return content
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "word"),
+    [
+        ("hw.zip", bomb(), "large"),
+        ("hw.zip", deep(zipped(TEXTS)), "inside"),
+        ("hw.zip", zipped({"../utils.py": TEXTS[UTILS]}), "out"),
+        ("hw.tar", tarred({"/etc/utils.py": TEXTS[UTILS]}, ""), "out"),
+        ("hw.zip", zipped({"C:\\utils.py": TEXTS[UTILS]}), "out"),
+        ("hw.zip", zipped(TEXTS)[:100], "read"),
+        ("hw.tar.gz", tarred(TEXTS)[:100], "read"),
+        ("hw.zip", b"", "read"),
+        ("hw.rar", b"Rar!", "zip"),
+        ("hw.pdf", b"%PDF", "utils.py"),
+        ("hw.ipynb", b"[" * 100_000, "utils.py"),
+    ],
+)
+def test_a_hand_in_that_cannot_be_read_is_refused_in_a_sentence(found, name, content, word):
+    with pytest.raises(UserError) as error:
+        found({name: content})
+    assert word in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_large_tar_is_refused_before_it_is_unpacked(found, monkeypatch):
+    monkeypatch.setattr(archives, "LARGEST_TAR", 1_000)
+    with pytest.raises(UserError, match="large"):
+        found({"hw.tgz": tarred({"video.mp4": "0" * 2_000, **TEXTS})})
+
+
+def test_a_file_that_is_not_python_is_left_to_the_check(found):
+    assert found({"utils.py": "def sample_gaussian(m, v:\n"}).files[UTILS].startswith("def")
