@@ -1,17 +1,41 @@
 """Write the hand-out: the program without the bodies of the tasks' functions, and the checks."""
 
 import ast
+import json
 import re
 import shutil
 import sys
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from assignment import ROOT, TASKS, TASKS_OPTION, Task
+from assignment.submission import GIVEN, sum_of
 from codebase.arguments import Parser
 from codebase.system.errors import explain
 
 # These files would give the solution away, or are for teachers.
-LEFT_OUT = ("__pycache__", "explorer.*", "handout.py", "mistakes.md", "README.md")
+LEFT_OUT = ("__pycache__", "explorer.*", "mistakes.*", "README.md")
+LEFT_OUT += ("handout.py", "grade.py", "entries.py")
+WHOLE = ("run_vae.py", "requirements.txt", "LICENSE", ".gitignore", "docs/samples.png")
+# Gradescope unpacks the archive into /autograder/source, runs setup.sh there once, and copies
+# run_autograder to /autograder, where it runs for each submission.
+SETUP = """\
+#!/usr/bin/env bash
+set -euo pipefail
+apt-get update
+apt-get install --yes python3-venv
+python3 -m venv /autograder/venv
+pip="/autograder/venv/bin/pip install --no-cache-dir"
+$pip torch torchvision --index-url https://download.pytorch.org/whl/cpu
+$pip -r /autograder/source/handout/requirements.txt
+"""
+RUN = """\
+#!/usr/bin/env bash
+root=$(dirname "$(realpath "$0")")
+cd "$root/source/handout"
+exec "$root/venv/bin/python" -m assignment.check "$root/submission" \\
+    --results "$root/results/results.json" --run {options}
+"""
 
 
 def without_body(text: str, task: Task) -> str:
@@ -27,40 +51,75 @@ def without_body(text: str, task: Task) -> str:
     return "".join(lines)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command line; return 0, or exit with status 2 and a sentence."""
-    parser = Parser("assignment.handout", description=__doc__)
-    parser.add_argument("dir", type=Path, metavar="DIR", help="folder to write, new or empty")
-    parser.add_argument("--tasks", **TASKS_OPTION)
-    args = parser.parse_args(argv)
-    if args.dir.exists() and (not args.dir.is_dir() or any(args.dir.iterdir())):
-        parser.error(f"argument DIR: {args.dir} is not an empty folder; choose another one")
-    try:
-        write(args.dir, args.tasks)
-    except OSError as error:
-        parser.error(f"argument DIR: {explain(error)}")
-    print(f"The hand-out is in {args.dir}; hand out all of it")
-    return 0
+def write(folder: Path, further: list[str], words: str) -> None:
+    """Write the hand-out into a folder.
 
-
-def write(folder: Path, further: list[str]) -> None:
-    """Write the hand-out of the assignment with these further tasks into a folder."""
+    Args:
+        further: the names of further tasks.
+        words: text of the teacher, which comes first in the README.
+    """
     for name in ("codebase", "assignment"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns(*LEFT_OUT))
     (folder / "docs").mkdir()
-    for name in ("run_vae.py", "requirements.txt", "LICENSE", "docs/samples.png"):
+    for name in WHOLE:
         shutil.copy(ROOT / name, folder / name)
     readme = (ROOT / "assignment" / "README.md").read_text(encoding="utf-8").replace("](../", "](")
+    readme = re.sub(r"<!-- .* -->\n\n", words, readme, count=1)
     for task in TASKS:
         included = task.number or task.name in further
         path = folder / task.file
         # The body of negative_iwae_bound would give task 2 away, so it is always removed.
         if task.file and (included or task.name == "negative_iwae_bound"):
             path.write_text(without_body(path.read_text(encoding="utf-8"), task), encoding="utf-8")
-        readme = readme if included else re.sub(rf"\| \+ \| `{task.name}`.*\n", "", readme)
-    options = f" --tasks {' '.join(further)}" if further else ""
-    readme = readme.replace("-m assignment.check", f"-m assignment.check{options}")
+        if not included:  # removes its row in the table of tasks, and its paragraph
+            readme = re.sub(rf"\| \+ \| `{task.name}`.*\n", "", readme)
+            readme = re.sub(rf"\*\*\+ `{task.name}`.*?\n\n(?=\*\*|##)", "", readme, flags=re.DOTALL)
+    readme = readme.replace("-m assignment.check", f"-m assignment.check{options(further)}")
     (folder / "README.md").write_text(readme, encoding="utf-8")
+    files = sorted(folder.rglob("*.py"))
+    sums = {file.relative_to(folder).as_posix(): sum_of(file.read_bytes()) for file in files}
+    (folder / GIVEN.relative_to(ROOT)).write_text(json.dumps(sums, indent=1), encoding="utf-8")
+
+
+def options(further: list[str]) -> str:
+    """The options of the check for these further tasks."""
+    return f" --tasks {' '.join(further)}" if further else ""
+
+
+def write_archive(path: Path, folder: Path, further: list[str]) -> None:
+    """Write the archive for Gradescope, which checks submissions with the hand-out in a folder."""
+    scripts = {"setup.sh": SETUP, "run_autograder": RUN.format(options=options(further).strip())}
+    with ZipFile(path, "w", ZIP_DEFLATED) as archive:
+        for name, text in scripts.items():
+            member = ZipInfo(name)
+            member.external_attr = 0o100755 << 16  # executable
+            archive.writestr(member, text)
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, Path("handout", file.relative_to(folder)))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return 0, or exit with status 2 and a sentence."""
+    parser = Parser("assignment.handout", description=__doc__)
+    parser.add_argument("dir", type=Path, metavar="DIR", help="folder to write, new or empty")
+    parser.add_argument("--tasks", **TASKS_OPTION)
+    parser.add_argument("--text", type=Path, metavar="FILE", help="your words for the README")
+    archive = "also write an autograder for Gradescope"
+    parser.add_argument("--gradescope", type=Path, metavar="FILE.zip", help=archive)
+    args = parser.parse_args(argv)
+    if args.dir.exists() and (not args.dir.is_dir() or any(args.dir.iterdir())):
+        parser.error(f"argument DIR: {args.dir} is not an empty folder; choose another one")
+    try:
+        words = f"{args.text.read_text(encoding='utf-8').strip()}\n\n" if args.text else ""
+        write(args.dir, args.tasks, words)
+        if args.gradescope:
+            write_archive(args.gradescope, args.dir, args.tasks)
+    except (OSError, UnicodeDecodeError) as error:
+        parser.error(explain(error) or f"argument --text: {args.text} is not UTF-8")
+    print(f"The hand-out is in {args.dir}; hand out all of it")
+    if args.gradescope:
+        print(f"The archive for Gradescope is {args.gradescope}")
+    return 0
 
 
 if __name__ == "__main__":

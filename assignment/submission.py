@@ -38,6 +38,7 @@ LIKE = {
 PYTHON = re.compile(r"\.(py|pyw|ipynb)(\.txt)?$", re.IGNORECASE)
 COPY = re.compile(r"(?: ?\((\d+)\)|-(\d+))?\.pyw?(\.txt)?$", re.IGNORECASE)  # as "name (1).py"
 MODEL = re.compile(r"([^/]+)/model-20000\.pt$")
+RUN = re.compile(r"model=vae_z=10_run=\d{4,}")
 GIVEN = ROOT / "assignment" / "given.json"  # the sums of the hand-out's files, only in a hand-out
 
 
@@ -55,6 +56,12 @@ class Submission(NamedTuple):
     helpers: dict[str, str]
     notes: list[str]
     runs: dict[str, bytes]
+
+    @property
+    def run(self) -> bytes | None:
+        """The model of the first run with the assignment's settings."""
+        names = (name for name in sorted(self.runs) if RUN.fullmatch(name))
+        return next((self.runs[name] for name in names), None)
 
 
 class Candidate(NamedTuple):
