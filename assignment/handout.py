@@ -9,13 +9,13 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from assignment import ROOT, TASKS, TASKS_OPTION, Task
-from assignment.submission import GIVEN, sum_of
+from assignment.helpers import GIVEN, sum_of
 from codebase.arguments import Parser
 from codebase.system.errors import explain
 
 # These files would give the solution away, or are for teachers.
-LEFT_OUT = ("__pycache__", "explorer.*", "mistakes.*", "README.md")
-LEFT_OUT += ("handout.py", "grade.py", "entries.py")
+LEFT_OUT = ["__pycache__", "explorer.*", "mistakes.*", "README.md"]
+LEFT_OUT += ["handout.py", "grade.py", "entries.py"]
 WHOLE = ("run_vae.py", "requirements.txt", "LICENSE", ".gitignore", "docs/samples.png")
 # Gradescope unpacks the archive into /autograder/source, runs setup.sh there once, and copies
 # run_autograder to /autograder, where it runs for each submission.

@@ -1,15 +1,13 @@
 """Finds the files of a hand-in as students send them: in folders, archives and notebooks."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from assignment import ROOT, TASKS, UTILS, VAE, VISUALIZE
+from assignment import TASKS, UTILS, VAE, VISUALIZE
 from assignment.archives import Reader
+from assignment.helpers import COPY, add_helpers
 from assignment.sources import (
     EXPORTED,
     code_of_notebook,
@@ -36,10 +34,8 @@ LIKE = {
     for file in NAMES
 }
 PYTHON = re.compile(r"\.(py|pyw|ipynb)(\.txt)?$", re.IGNORECASE)
-COPY = re.compile(r"(?: ?\((\d+)\)|-(\d+))?\.pyw?(\.txt)?$", re.IGNORECASE)  # as "name (1).py"
 MODEL = re.compile(r"([^/]+)/model-20000\.pt$")
 RUN = re.compile(r"model=vae_z=10_run=\d{4,}")
-GIVEN = ROOT / "assignment" / "given.json"  # the sums of the hand-out's files, only in a hand-out
 
 
 class Submission(NamedTuple):
@@ -89,6 +85,31 @@ def find(path: Path, runs: bool = False) -> Submission:
 
 def find_in(parts: Iterable[tuple[str, Path]], runs: bool = False) -> Submission:
     """Find the files of a hand-in that consists of several parts, each with a name and a path."""
+    texts, models, notes = _read(parts, runs)
+    candidates = {file: sorted(_candidates(file, texts)) for file in NAMES}
+    files, origins = dict[str, str](), dict[str, list[str]]()
+    for file in filter(candidates.get, NAMES):
+        files[file], origins[file] = _combined(file, candidates[file])
+    if not files:
+        raise UserError(" ".join(["There is no utils.py, vae.py or visualize.py.", *notes]))
+    helpers = dict[str, str]()  # the path at which each was found
+    for file, text in files.items():
+        add_helpers(file, text, texts, helpers)
+    used = [path for paths in [*origins.values(), helpers.values()] for path in paths]
+    missing = [Path(file).name for file in NAMES if file not in files]
+    read = f"Read: {_listed(dict.fromkeys(used))}."
+    notes.insert(0, f"{read} Not found: {_listed(missing)}." if missing else read)
+    for file in files:
+        unequal = [each.path for each in candidates[file] if each.text != candidates[file][0].text]
+        if others := [path for path in unequal if path not in used]:
+            notes.append(f"{_listed(origins[file])} was read, and not {_listed(others)}.")
+    return Submission(files, {file: texts[path] for file, path in helpers.items()}, notes, models)
+
+
+def _read(
+    parts: Iterable[tuple[str, Path]], runs: bool
+) -> tuple[dict[str, str], dict[str, bytes], list[str]]:
+    """The texts of Python files and notebooks by path, the models of runs, and notes."""
 
     def is_wanted(path: str) -> bool:
         name = path.rpartition("/")[2]
@@ -98,7 +119,7 @@ def find_in(parts: Iterable[tuple[str, Path]], runs: bool = False) -> Submission
     reader = Reader(is_wanted)
     for name, path in parts:
         reader.add(name, path)
-    texts, models, notes = dict[str, str](), dict[str, bytes](), reader.notes
+    texts, models = dict[str, str](), dict[str, bytes]()
     for name, content in reader.files.items():
         if match := MODEL.search(name):
             models[match[1]] = content
@@ -108,23 +129,7 @@ def find_in(parts: Iterable[tuple[str, Path]], runs: bool = False) -> Submission
         else:
             text = decode(content)
             texts[name] = without_magics(text) if EXPORTED.search(text) else text
-    files, used = dict[str, str](), list[str]()
-    for file in NAMES:
-        if candidates := sorted(_candidates(file, texts)):
-            files[file], paths = _combined(file, candidates)
-            unequal = [each.path for each in candidates if each.text != candidates[0].text]
-            if others := [path for path in unequal if path not in paths]:
-                notes.append(f"{_listed(paths)} was read, and not {_listed(others)}.")
-            used += paths
-    if not files:
-        raise UserError(" ".join(["There is no utils.py, vae.py or visualize.py.", *notes]))
-    helpers = dict[str, str]()
-    for file, text in files.items():
-        _add_helpers(file, text, texts, helpers)
-    missing = [Path(file).name for file in NAMES if file not in files]
-    found = f"Read: {_listed(dict.fromkeys([*used, *helpers]))}."
-    notes.insert(0, f"{found} Not found: {_listed(missing)}." if missing else found)
-    return Submission(files, helpers, notes, models)
+    return texts, models, reader.notes
 
 
 def _combined(file: str, candidates: list[Candidate]) -> tuple[str, list[str]]:
@@ -163,39 +168,6 @@ def _candidates(file: str, texts: dict[str, str]) -> Iterator[Candidate]:
             place = (not path.lower().endswith(file), path.count("/"), not is_exact, -number)
             preference = (not defines, is_script, -len(written), *place)
             yield Candidate(preference, path, text, is_script, written, {*functions} - written)
-
-
-@lru_cache
-def given_sum(file: str) -> str:
-    """The sum of a file as it was handed out, or "" if the hand-out has no such file."""
-    if GIVEN.exists():
-        return json.loads(GIVEN.read_text()).get(file, "")
-    return sum_of((ROOT / file).read_bytes()) if (ROOT / file).is_file() else ""
-
-
-def sum_of(content: bytes) -> str:
-    """The sum of a text, whatever its encoding and line ends."""
-    return sha256(decode(content).encode()).hexdigest()
-
-
-def _add_helpers(file: str, text: str, texts: dict[str, str], helpers: dict[str, str]) -> None:
-    """Add the modules that a file imports, and those that these import, if they were sent."""
-    tree = parsed(text)
-    for name in sorted(imports(tree, file)) if tree else ():
-        parts = name.split(".")
-        stems = ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
-        for target in [f"{stem}{ending}" for stem in stems for ending in ("/__init__.py", ".py")]:
-            given, is_package = given_sum(target), target.endswith("__init__.py")
-            # Where students send single files, a helper's folder is not known.
-            ending = target if given or is_package else target.rpartition("/")[2]
-            sent = [path for path in texts if f"/{COPY.sub('.py', path)}".endswith(f"/{ending}")]
-            if sent and target not in {*helpers, *NAMES}:
-                best = min(sent, key=lambda path: (not path.endswith(target), path.count("/")))
-                if sum_of(texts[best].encode()) != given:
-                    helpers[target] = texts[best]
-                    _add_helpers(target, texts[best], texts, helpers)
-            if (sent or given) and not is_package:
-                break  # What follows are names in this module.
 
 
 def _listed(names: Iterable[str]) -> str:
