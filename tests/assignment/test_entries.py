@@ -1,0 +1,70 @@
+"""Splitting the folder of a class into hand-ins."""
+
+import pytest
+
+from assignment.entries import entries
+from codebase.system.errors import UserError
+
+METADATA = """\
+---
+submission_101:
+  :submitters:
+  - :name: Jane Doe
+    :sid: '3030'
+    :email: jane@example.org
+  :created_at: 2026-11-28 23:59:59.000000000 Z
+submission_102:
+  :submitters:
+  - :name: "John Roe"
+    :sid: ''
+  - :name: Ann Poe
+"""
+
+
+def split(folder, names):
+    """The students of a folder with these files, the names of their parts, and who is late."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(METADATA if "metadata" in name else "")
+    found, unknown = entries(folder, {"grades.csv"})
+    students = {each.student: [name or path.name for name, path in each.parts] for each in found}
+    return students, {each.student for each in found if each.is_late}, unknown
+
+
+def test_canvas(tmp_path):
+    names = ["doejane_LATE_12_34_utils-1.py", "doejane_LATE_12_35_vae.py", "roejohn_13_36_hw.zip"]
+    students, late, _ = split(tmp_path, [*names, "roejohn_14_37_hw.ipynb"])
+    assert students == {
+        "doejane": ["utils-1.py", "vae.py"],
+        "roejohn 13": ["hw.zip"],
+        "roejohn 14": ["hw.ipynb"],
+    }
+    assert late == {"doejane"}
+
+
+def test_moodle(tmp_path):
+    folder = "Jane Doe_1234567_assignsubmission_file_"
+    flat = "Jörg D'Arc-Roe_1234568_assignsubmission_file_"
+    students, _, _ = split(tmp_path, [f"{folder}/hw.zip", f"{flat}utils.py", f"{flat}vae.py"])
+    assert students == {"Jane Doe": [folder], "Jörg D'Arc-Roe": ["utils.py", "vae.py"]}
+
+
+def test_the_export_of_gradescope(tmp_path):
+    folders = [f"assignment_1_export/submission_{number}" for number in (101, 102)]
+    names = [f"{folder}/utils.py" for folder in folders]
+    students, _, _ = split(tmp_path, [*names, "assignment_1_export/submission_metadata.yml"])
+    assert students.keys() == {"Jane Doe", "John Roe and Ann Poe"}
+
+
+def test_a_shared_drive(tmp_path):
+    names = ["jane/hw/utils.py", "john.tar.gz", "Ann Poe.zip", "ann_lee_utils.py", "bob.ipynb"]
+    students, _, unknown = split(tmp_path, [*names, "grades.csv", ".git/x", "syllabus.pdf"])
+    assert students.keys() == {"jane", "john", "Ann Poe", "ann_lee", "bob"}
+    assert unknown == ["syllabus.pdf"]
+
+
+@pytest.mark.parametrize("name", ["codebase/utils.py", "utils.py", "syllabus.pdf", ".git/x"])
+def test_what_is_no_class_is_refused(tmp_path, name):
+    with pytest.raises(UserError):
+        split(tmp_path, [name])
