@@ -25,9 +25,10 @@ FORMULAS = [
 ]
 
 
-def write_handout(folder, *further):
+def write_handout(folder, *further, options=()):
+    tasks = ["--tasks", *further] if further else []
     with redirect_stdout(StringIO()) as output:
-        assert handout.main([str(folder), *(["--tasks", *further] if further else [])]) == 0
+        assert handout.main([str(folder), *tasks, *options]) == 0
     assert str(folder) in output.getvalue()
     return folder
 
@@ -50,11 +51,15 @@ def texts(folder):
 
 def test_files_that_show_the_solution_are_left_out(given):
     names = set(texts(given))
-    assert {"run_vae.py", "README.md", "requirements.txt", "LICENSE"} <= names
+    assert {"run_vae.py", "README.md", "requirements.txt", "LICENSE", ".gitignore"} <= names
     assert {"assignment/check.py", "assignment/numbers.json", "docs/samples.png"} <= names | {
         path.relative_to(given).as_posix() for path in given.rglob("*.png")
     }
-    assert not [name for name in names if re.search("explorer|tests|bench|mistakes|handout", name)]
+    assert not [
+        name
+        for name in names
+        if re.search("explorer|tests|bench|mistakes|handout|grade|entries", name)
+    ]
     assert [path.name for path in given.glob("docs/*")] == ["samples.png"]
     assert [path.name for path in given.glob("*.md")] == ["README.md"]
 
@@ -112,8 +117,38 @@ def test_without_options_the_further_tasks_are_solved(tmp_path):
         rest = (folder / file).read_text().splitlines()
         assert [line for line in rest if "NotImplementedError" not in line]
     text = (folder / "README.md").read_text()
-    assert "`kl_normal` |" not in text
     assert "](docs/samples.png)" in text
+    assert "| +" not in text
+    assert "**+" not in text
+
+
+def test_each_further_task_has_a_paragraph(given):
+    text = (given / "README.md").read_text()
+    assert re.findall(r"^\*\*\+ `(\w+)`", text, re.MULTILINE) == FURTHER
+
+
+def test_the_teachers_words_come_first(tmp_path, given):
+    words = tmp_path / "words.md"
+    words.write_text("Hand in by Friday.\n", encoding="utf-8")
+    folder = write_handout(tmp_path / "new", options=["--text", str(words)])
+    text = (folder / "README.md").read_text()
+    assert text.split("\n\n")[1] == "Hand in by Friday."
+    assert "<!--" not in text + (given / "README.md").read_text()
+    with pytest.raises(SystemExit):
+        handout.main([str(tmp_path / "other"), "--text", str(tmp_path / "missing.md")])
+
+
+def test_the_parts_that_students_read_first_exist(given):
+    text = (given / "README.md").read_text().split("## Read first")[1].split("\n## ")[0]
+    file = ""
+    for line in re.findall(r"^\| .*\|$", text, re.MULTILINE)[2:]:
+        cells = [re.findall("`([^`]+)`", cell) for cell in line.split("|")]
+        file = cells[1][0] if cells[1] else file
+        assert (
+            [function_in(given / file, name) for name in cells[2]]
+            or "all" in line
+            or "last" in line
+        )
 
 
 def test_the_readme_has_a_table_of_the_tasks(given):
