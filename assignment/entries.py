@@ -27,11 +27,11 @@ class Entry(NamedTuple):
     parts: list[tuple[str, Path]]  # the names and paths of its folders, archives and files
 
 
-def entries(folder: Path, ignored: set[str]) -> tuple[list[Entry], list[str]]:
+def entries(folder: Path, ignored: set[Path]) -> tuple[list[Entry], list[str]]:
     """Split a folder into hand-ins, in the order of the students' names.
 
     Args:
-        ignored: names of files that are no hand-ins.
+        ignored: absolute paths of files and folders that are no hand-ins.
 
     Returns:
         the hand-ins, and the names of files that belong to nobody.
@@ -41,7 +41,7 @@ def entries(folder: Path, ignored: set[str]) -> tuple[list[Entry], list[str]]:
     """
     children = _children(folder, ignored)
     if len(children) == 1 and children[0].is_dir():  # such as assignment_123_export
-        inner = _children(children[0], set())
+        inner = _children(children[0], ignored)
         if sum(each.is_dir() or bool(_match(each.name)) for each in inner) > 1:
             return entries(children[0], ignored)
     if any(each.name == "codebase" or _is_code(each.name) for each in children):
@@ -71,10 +71,10 @@ def entries(folder: Path, ignored: set[str]) -> tuple[list[Entry], list[str]]:
     ], unknown
 
 
-def _children(folder: Path, ignored: set[str]) -> list[Path]:
+def _children(folder: Path, ignored: set[Path]) -> list[Path]:
     """The visible files and folders in a folder."""
     children = (each for each in folder.iterdir() if is_visible(each.name))
-    return sorted(each for each in children if each.name not in ignored)
+    return sorted(each for each in children if each.resolve() not in ignored)
 
 
 def _is_code(name: str) -> bool:

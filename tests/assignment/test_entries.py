@@ -27,7 +27,7 @@ def split(folder, names):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(METADATA if "metadata" in name else "")
-    found, unknown = entries(folder, {"grades.csv"})
+    found, unknown = entries(folder, {(folder / "grades.csv").resolve()})
     students = {each.student: [name or path.name for name, path in each.parts] for each in found}
     return students, {each.student for each in found if each.is_late}, unknown
 
