@@ -4,7 +4,7 @@ import json
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -67,40 +67,39 @@ def _sum(value: object) -> str:
     return sha256(repr(value).encode()).hexdigest()
 
 
-def grade_all(calls: list[tuple[Any, ...]], jobs: int) -> Iterator[tuple[Entry, Record]]:
-    """Call grade_one with each tuple of arguments, several at a time.
+def call_all(
+    function: Callable[..., Record], calls: list[tuple[Any, ...]], jobs: int
+) -> Iterator[tuple[Any, Record]]:
+    """Call a function with each tuple of arguments, in several processes.
 
-    Each process serves one call after another, and is replaced if a hand-in has ended it.
+    A process serves one call after another, and is replaced if a call has ended it.
 
     Yields:
-        an entry and its record, in the order in which they are ready.
+        the first argument and the record, in the order in which they are ready.
     """
 
     def new_pool() -> ProcessPoolExecutor:
-        # Ctrl-C ends this process alone, after the hand-ins that are being graded.
-        return ProcessPoolExecutor(
-            1, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
-        )
+        # Ctrl-C ends this process alone, after the calls that have begun.
+        ignoring = signal.signal, (signal.SIGINT, signal.SIG_IGN)
+        return ProcessPoolExecutor(1, get_context("spawn"), *ignoring)
 
     waiting, free = calls[::-1], [new_pool() for _ in range(min(jobs, len(calls)))]
-    busy = dict[Future[Record], tuple[ProcessPoolExecutor, Entry]]()
+    busy = dict[Future[Record], tuple[ProcessPoolExecutor, Any]]()
     try:
         while waiting or busy:
             while waiting and free:
                 pool, call = free.pop(), waiting.pop()
-                busy[pool.submit(grade_one, *call)] = pool, call[0]
+                busy[pool.submit(function, *call)] = pool, call[0]
             for future in wait(busy, return_when=FIRST_COMPLETED).done:
-                pool, entry = busy.pop(future)
-                error = future.exception()
-                if not error:
-                    yield entry, future.result()
-                else:
-                    reason = "it was ended" if isinstance(error, BrokenProcessPool) else repr(error)
-                    notes = [f"The check of this hand-in failed ({reason}): grade it by hand."]
-                    yield entry, Record({}, "Your hand-in will be graded by hand.\n", "", notes)
+                pool, first = busy.pop(future)
+                if error := future.exception():
                     pool.shutdown()
                     pool = new_pool()
+                    reason = "it was ended" if isinstance(error, BrokenProcessPool) else repr(error)
+                    notes = [f"The check of this hand-in failed ({reason}): grade it by hand."]
+                    record = Record({}, "Your hand-in will be graded by hand.\n", "", notes)
                 free.append(pool)
+                yield first, record if error else future.result()
     finally:
         for pool in [*free, *(pool for pool, _ in busy.values())]:
             pool.shutdown()
@@ -144,7 +143,7 @@ def grade_class(folder: Path, out: Path, tasks: list[Task], jobs: int) -> int:
     calls = [(entry, tasks, version, earlier.get(entry.student)) for entry in found]
     records = dict(earlier)
     with tqdm(total=len(found), desc="hand-ins") as bar:
-        for (student, *_), record in grade_all(calls, jobs):
+        for (student, *_), record in call_all(grade_one, calls, jobs):
             records[student] = record
             text = out / FEEDBACK / (re.sub(r"[^\w .,'()-]", "_", student) + ".txt")
             write_atomically(text, record.text.encode())
