@@ -4,19 +4,20 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from assignment.archives import ARCHIVE, is_visible, printable
-from assignment.sources import decode
+from assignment.sources import ARCHIVE, decode, is_visible
 from assignment.submission import LIKE
 from codebase.system.errors import UserError
 
-# A file such as doejane_LATE_12345_67890_utils.py.
-CANVAS = re.compile(r"(?P<name>[^_]+)(?P<late>_LATE)?_(?P<id>\d+)_\d+_(?P<file>.+)")
-# A folder such as Jane Doe_1234567_assignsubmission_file_, or a file whose name begins like that.
-MOODLE = re.compile(r"(?P<name>.+?)(_(?P<id>\d+))?_assignsubmission_[a-z]+_?(?P<file>.*)")
-METADATA = "submission_metadata.yml"  # the names of the students in Gradescope's export
-# A file such as jane_doe_utils.py, or one that holds all of a hand-in.
-SINGLE = re.compile(r"(?P<name>.+?)[ _-]+(?P<file>(utils|vae|visualize)\b.*)", re.IGNORECASE)
-WHOLE = re.compile(rf"(?P<name>.+?)({ARCHIVE.pattern}|\.ipynb$)", re.IGNORECASE)
+NAMES = (
+    # Canvas: doejane_LATE_12345_67890_utils.py
+    r"(?P<name>[^_]+)(?P<late>_LATE)?_(?P<id>\d+)_\d+_(?P<file>.+)",
+    # Moodle: Jane Doe_1234567_assignsubmission_file_, a folder or the beginning of a file's name
+    r"(?P<name>.+?)(_(?P<id>\d+))?_assignsubmission_[a-z]+_?(?P<file>.*)",
+    # Others: jane.zip, jane.ipynb, jane_doe_utils.py
+    rf"(?P<name>.+?)({ARCHIVE.pattern}|\.ipynb$)",
+    r"(?P<name>.+?)[ _-]+(?P<file>(utils|vae|visualize)\b.*)",
+)
+METADATA = "submission_metadata.yml"  # the students' names in Gradescope's export
 
 
 class Entry(NamedTuple):
@@ -39,59 +40,47 @@ def entries(folder: Path, ignored: set[Path]) -> tuple[list[Entry], list[str]]:
     Raises:
         UserError: the folder is that of one student, or has no hand-in.
     """
-    children = _children(folder, ignored)
+    children = sorted(
+        x for x in folder.iterdir() if is_visible(x.name) and x.resolve() not in ignored
+    )
     if len(children) == 1 and children[0].is_dir():  # such as assignment_123_export
-        inner = _children(children[0], ignored)
-        if sum(each.is_dir() or bool(_match(each.name)) for each in inner) > 1:
+        inner = [x for x in children[0].iterdir() if x.is_dir() or _match(x.name)]
+        if len(inner) > 1 and not (children[0] / "codebase").exists():
             return entries(children[0], ignored)
-    if any(each.name == "codebase" or _is_code(each.name) for each in children):
+    single = [x.name for x in children if any(like.fullmatch(x.name) for like in LIKE.values())]
+    if (folder / "codebase").exists() or any(not _match(name) for name in single):
         raise UserError(f"{folder} is one hand-in; check it with python -m assignment.check")
     names = _gradescope_names(folder / METADATA)
-    parts, late, unknown = dict[tuple[str, str], list[tuple[str, Path]]](), set(), list[str]()
+    parts, late = dict[tuple[str, str], list[tuple[str, Path]]](), set[tuple[str, str]]()
     for child in children:
         match = _match(child.name)
+        groups = match.groupdict() if match else {"name": names.get(child.name, child.name)}
         if match or child.is_dir():
-            groups = match.groupdict() if match else {"name": names.get(child.name, child.name)}
-            student = printable(groups["name"]), groups.get("id") or ""
-            name = "" if child.is_dir() else groups.get("file") or child.name
-            parts.setdefault(student, []).append((name, child))
+            student = groups["name"], groups.get("id") or ""
+            part = "" if child.is_dir() else groups.get("file") or child.name
+            parts.setdefault(student, []).append((part, child))
             late |= {student} if groups.get("late") else set()
-        elif child.name != METADATA:
-            unknown.append(printable(child.name))
     if not parts:
         raise UserError(f"{folder} has no hand-ins: no folders, archives or files of students")
-    names_found = [name for name, _ in parts]
-    return [
-        Entry(
-            name if names_found.count(name) == 1 else f"{name} {number}",
-            (name, number) in late,
-            parts[name, number],
+    found = []
+    for student in sorted(parts):
+        is_only = [name for name, _ in parts].count(student[0]) == 1
+        found.append(
+            Entry(student[0] if is_only else " ".join(student), student in late, parts[student])
         )
-        for name, number in sorted(parts)
-    ], unknown
-
-
-def _children(folder: Path, ignored: set[Path]) -> list[Path]:
-    """The visible files and folders in a folder."""
-    children = (each for each in folder.iterdir() if is_visible(each.name))
-    return sorted(each for each in children if each.resolve() not in ignored)
-
-
-def _is_code(name: str) -> bool:
-    """Whether a file's name is that of a task, and tells no student."""
-    return any(like.fullmatch(name) for like in LIKE.values()) and not _match(name)
+    used = {path for each in found for _, path in each.parts} | {folder / METADATA}
+    return found, [child.name for child in children if child not in used]
 
 
 def _match(name: str) -> re.Match[str] | None:
     """The parts of a file's or folder's name that begins with that of a student."""
-    matches = [pattern.fullmatch(name) for pattern in (CANVAS, MOODLE, WHOLE, SINGLE)]
+    matches = (re.fullmatch(pattern, name, re.IGNORECASE) for pattern in NAMES)
     return next(filter(None, matches), None)
 
 
 def _gradescope_names(metadata: Path) -> dict[str, str]:
     """The students' names for each folder of Gradescope's export."""
-    names = dict[str, str]()
-    folder = ""
+    names, folder = dict[str, str](), ""
     for line in decode(metadata.read_bytes()).splitlines() if metadata.is_file() else ():
         if match := re.match(r"(\w+):", line):
             folder = match[1]

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,8 +16,7 @@ from zipfile import BadZipFile, ZipFile
 
 from assignment import ROOT, TASKS, TASKS_OPTION, Task
 from assignment.entries import Entry, entries
-from assignment.sources import functions_in, parsed
-from assignment.submission import find_in
+from assignment.submission import find_in, functions_in, sum_of
 from codebase.arguments import Parser, number
 from codebase.compute.processor import usable_cores
 from codebase.system.errors import UserError, explain
@@ -46,25 +44,19 @@ def grade_one(entry: Entry, tasks: list[Task], version: str, earlier: Record | N
     except (UserError, OSError) as error:
         message = str(explain(error))
         return Record({task.name: 0 for task in tasks}, f"{message}\n", "", [message])
-    key = _sum([submission, tasks, version])
+    key = sum_of(repr([submission, tasks, version]))
     if earlier and earlier.key == key:
         return earlier
     from assignment import check  # This import is slow.
 
     report = check.grade(submission, tasks, submission.run)
-    functions = dict[str, str]()
-    for tree in filter(None, map(parsed, submission.files.values())):
-        functions |= functions_in(tree, {task.name for task in tasks})
-    written = sorted((name, code) for name, code in functions.items() if code)
+    names = {task.name for task in tasks}
+    written = [functions_in(text, names).items() for text in submission.files.values()]
+    code = sorted((name, body) for each in written for name, body in each if body)
     points = {result.task.name: result.points for result in report.results}
     first, *notes = submission.notes
     notes += report.for_teacher
-    return Record(points, check.text(report), first, notes, _sum(written) if written else "", key)
-
-
-def _sum(value: object) -> str:
-    """A sum of everything in a value."""
-    return sha256(repr(value).encode()).hexdigest()
+    return Record(points, check.text(report), first, notes, sum_of(repr(code)) if code else "", key)
 
 
 def call_all(
@@ -139,7 +131,7 @@ def grade_class(folder: Path, out: Path, tasks: list[Task], jobs: int) -> int:
         names = {entry.student for entry in found}
         earlier = {name: Record(**known[name]) for name in known if name in names}
     files = sorted((ROOT / "assignment").glob("*.*"))
-    version = _sum([file.read_bytes() for file in files])
+    version = sum_of(repr([file.read_bytes() for file in files]))
     calls = [(entry, tasks, version, earlier.get(entry.student)) for entry in found]
     records = dict(earlier)
     with tqdm(total=len(found), desc="hand-ins") as bar:

@@ -9,33 +9,15 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from assignment import ROOT, TASKS, TASKS_OPTION, Task
-from assignment.helpers import GIVEN, sum_of
+from assignment.sources import decode
+from assignment.submission import GIVEN, sum_of
 from codebase.arguments import Parser
 from codebase.system.errors import explain
 
 # These files would give the solution away, or are for teachers.
 LEFT_OUT = ["__pycache__", "explorer.*", "mistakes.*", "README.md"]
-LEFT_OUT += ["handout.py", "grade.py", "entries.py"]
+LEFT_OUT += ["handout.py", "grade.py", "entries.py", "gradescope"]
 WHOLE = ("run_vae.py", "requirements.txt", "LICENSE", ".gitignore", "docs/samples.png")
-# Gradescope unpacks the archive into /autograder/source, runs setup.sh there once, and copies
-# run_autograder to /autograder, where it runs for each submission.
-SETUP = """\
-#!/usr/bin/env bash
-set -euo pipefail
-apt-get update
-apt-get install --yes python3-venv
-python3 -m venv /autograder/venv
-pip="/autograder/venv/bin/pip install --no-cache-dir"
-$pip torch torchvision --index-url https://download.pytorch.org/whl/cpu
-$pip -r /autograder/source/handout/requirements.txt
-"""
-RUN = """\
-#!/usr/bin/env bash
-root=$(dirname "$(realpath "$0")")
-cd "$root/source/handout"
-exec "$root/venv/bin/python" -m assignment.check "$root/submission" \\
-    --results "$root/results/results.json" --run {options}
-"""
 
 
 def without_body(text: str, task: Task) -> str:
@@ -51,11 +33,12 @@ def without_body(text: str, task: Task) -> str:
     return "".join(lines)
 
 
-def write(folder: Path, further: list[str], words: str) -> None:
+def write(folder: Path, further: list[str], options: str, words: str) -> None:
     """Write the hand-out into a folder.
 
     Args:
         further: the names of further tasks.
+        options: those of the check.
         words: text of the teacher, which comes first in the README.
     """
     for name in ("codebase", "assignment"):
@@ -74,26 +57,24 @@ def write(folder: Path, further: list[str], words: str) -> None:
         if not included:  # removes its row in the table of tasks, and its paragraph
             readme = re.sub(rf"\| \+ \| `{task.name}`.*\n", "", readme)
             readme = re.sub(rf"\*\*\+ `{task.name}`.*?\n\n(?=\*\*|##)", "", readme, flags=re.DOTALL)
-    readme = readme.replace("-m assignment.check", f"-m assignment.check{options(further)}")
+    readme = readme.replace("-m assignment.check", f"-m assignment.check {options}".rstrip())
     (folder / "README.md").write_text(readme, encoding="utf-8")
     files = sorted(folder.rglob("*.py"))
-    sums = {file.relative_to(folder).as_posix(): sum_of(file.read_bytes()) for file in files}
+    sums = {
+        file.relative_to(folder).as_posix(): sum_of(decode(file.read_bytes())) for file in files
+    }
     (folder / GIVEN.relative_to(ROOT)).write_text(json.dumps(sums, indent=1), encoding="utf-8")
 
 
-def options(further: list[str]) -> str:
-    """The options of the check for these further tasks."""
-    return f" --tasks {' '.join(further)}" if further else ""
-
-
-def write_archive(path: Path, folder: Path, further: list[str]) -> None:
+def write_archive(path: Path, folder: Path, options: str) -> None:
     """Write the archive for Gradescope, which checks submissions with the hand-out in a folder."""
-    scripts = {"setup.sh": SETUP, "run_autograder": RUN.format(options=options(further).strip())}
     with ZipFile(path, "w", ZIP_DEFLATED) as archive:
-        for name, text in scripts.items():
-            member = ZipInfo(name)
+        for script in sorted((ROOT / "assignment" / "gradescope").iterdir()):
+            member = ZipInfo(script.name)
             member.external_attr = 0o100755 << 16  # executable
-            archive.writestr(member, text)
+            archive.writestr(
+                member, script.read_text().replace('OPTIONS=""', f'OPTIONS="{options}"')
+            )
         for file in sorted(folder.rglob("*")):
             archive.write(file, Path("handout", file.relative_to(folder)))
 
@@ -111,14 +92,14 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"argument DIR: {args.dir} is not an empty folder; choose another one")
     try:
         words = f"{args.text.read_text(encoding='utf-8').strip()}\n\n" if args.text else ""
-        write(args.dir, args.tasks, words)
+        options = f"--tasks {' '.join(args.tasks)}" if args.tasks else ""
+        write(args.dir, args.tasks, options, words)
         if args.gradescope:
-            write_archive(args.gradescope, args.dir, args.tasks)
+            write_archive(args.gradescope, args.dir, options)
+            print(f"The archive for Gradescope is {args.gradescope}")
     except (OSError, UnicodeDecodeError) as error:
         parser.error(explain(error) or f"argument --text: {args.text} is not UTF-8")
     print(f"The hand-out is in {args.dir}; hand out all of it")
-    if args.gradescope:
-        print(f"The archive for Gradescope is {args.gradescope}")
     return 0
 
 

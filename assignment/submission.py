@@ -1,24 +1,25 @@
-"""Finds the files of a hand-in as students send them: in folders, archives and notebooks."""
+"""Finds the files of a hand-in as students send them."""
 
+import ast
+import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from assignment import TASKS, UTILS, VAE, VISUALIZE
-from assignment.archives import Reader
-from assignment.helpers import COPY, add_helpers
+from assignment import ROOT, TASKS, UTILS, VAE, VISUALIZE
 from assignment.sources import (
     EXPORTED,
+    MAGIC,
     code_of_notebook,
     decode,
-    defined_names,
     definitions,
-    functions_in,
-    imports,
+    on_disk,
     parsed,
-    without_magics,
-)
+    read_files,
+)  # fmt: skip
 from codebase.system.errors import UserError
 
 # The names that other code needs from each file.
@@ -30,12 +31,14 @@ NAMES = {
 }
 # Names such as "utils.py", "Utils (1).py", "vae_final.py.txt", "doejane_12345_67890_utils-1.py".
 LIKE = {
-    file: re.compile(rf"(.*[\W_])?{Path(file).stem}([\W_].*)?\.(py|pyw|txt)", re.IGNORECASE)
+    file: re.compile(rf"(.*[\W_])?{Path(file).stem}([\W_].*)?\.(py|txt)", re.IGNORECASE)
     for file in NAMES
 }
-PYTHON = re.compile(r"\.(py|pyw|ipynb)(\.txt)?$", re.IGNORECASE)
+PYTHON = re.compile(r"\.(py|ipynb)(\.txt)?$", re.IGNORECASE)
+COPY = re.compile(r"(?: ?\((\d+)\)|-(\d+))?\.py(\.txt)?$", re.IGNORECASE)  # as "name (1).py"
 MODEL = re.compile(r"([^/]+)/model-20000\.pt$")
 RUN = re.compile(r"model=vae_z=10_run=\d{4,}")
+GIVEN = ROOT / "assignment" / "given.json"  # the sums of the hand-out's files, only in a hand-out
 
 
 class Submission(NamedTuple):
@@ -63,12 +66,12 @@ class Submission(NamedTuple):
 class Candidate(NamedTuple):
     """A text that may be one of the tasks' files. In order, the best is the first."""
 
-    preference: tuple[object, ...]
+    is_script: bool  # a notebook or another program, of which only definitions are used
+    unwritten: int  # functions of the tasks
+    place: tuple[object, ...]
     path: str
     text: str
-    is_script: bool  # a notebook or another program, of which only definitions are used
-    written: set[str]  # functions of the tasks
-    empty: set[str]  # functions of the tasks
+    functions: dict[str, str]  # see functions_in
 
 
 def find(path: Path, runs: bool = False) -> Submission:
@@ -85,92 +88,130 @@ def find(path: Path, runs: bool = False) -> Submission:
 
 def find_in(parts: Iterable[tuple[str, Path]], runs: bool = False) -> Submission:
     """Find the files of a hand-in that consists of several parts, each with a name and a path."""
-    texts, models, notes = _read(parts, runs)
-    candidates = {file: sorted(_candidates(file, texts)) for file in NAMES}
-    files, origins = dict[str, str](), dict[str, list[str]]()
-    for file in filter(candidates.get, NAMES):
-        files[file], origins[file] = _combined(file, candidates[file])
-    if not files:
-        raise UserError(" ".join(["There is no utils.py, vae.py or visualize.py.", *notes]))
-    helpers = dict[str, str]()  # the path at which each was found
-    for file, text in files.items():
-        add_helpers(file, text, texts, helpers)
-    used = [path for paths in [*origins.values(), helpers.values()] for path in paths]
-    missing = [Path(file).name for file in NAMES if file not in files]
-    read = f"Read: {_listed(dict.fromkeys(used))}."
-    notes.insert(0, f"{read} Not found: {_listed(missing)}." if missing else read)
-    for file in files:
-        unequal = [each.path for each in candidates[file] if each.text != candidates[file][0].text]
-        if others := [path for path in unequal if path not in used]:
-            notes.append(f"{_listed(origins[file])} was read, and not {_listed(others)}.")
-    return Submission(files, {file: texts[path] for file, path in helpers.items()}, notes, models)
-
-
-def _read(
-    parts: Iterable[tuple[str, Path]], runs: bool
-) -> tuple[dict[str, str], dict[str, bytes], list[str]]:
-    """The texts of Python files and notebooks by path, the models of runs, and notes."""
 
     def is_wanted(path: str) -> bool:
-        name = path.rpartition("/")[2]
-        is_code = PYTHON.search(name) or any(like.fullmatch(name) for like in LIKE.values())
-        return bool(is_code or (runs and MODEL.search(path)))
+        is_like = any(like.fullmatch(path.rpartition("/")[2]) for like in LIKE.values())
+        return bool(is_like or PYTHON.search(path) or (runs and MODEL.search(path)))
 
-    reader = Reader(is_wanted)
-    for name, path in parts:
-        reader.add(name, path)
-    texts, models = dict[str, str](), dict[str, bytes]()
-    for name, content in reader.files.items():
-        if match := MODEL.search(name):
+    texts, models, notes = dict[str, str](), dict[str, bytes](), list[str]()
+    for path, content in read_files(on_disk(parts), is_wanted):
+        if content is None:
+            notes.append(f"{path} is a link and was not read.")
+        elif match := MODEL.search(path):
             models[match[1]] = content
-        elif ".ipynb" in name.lower():
-            texts[name], written = code_of_notebook(content)
-            texts |= {f"{name}/{file}": text for file, text in written.items()}
+        elif ".ipynb" in path.lower():
+            texts[path], written = code_of_notebook(content)
+            texts |= {f"{path}/{file}": text for file, text in written.items()}
         else:
             text = decode(content)
-            texts[name] = without_magics(text) if EXPORTED.search(text) else text
-    return texts, models, reader.notes
+            texts[path] = MAGIC.sub(r"\1pass", text) if EXPORTED.search(text) else text
+    files, used = dict[str, str](), dict[str, list[str]]()
+    for file in NAMES:
+        if candidates := _candidates(file, texts):
+            files[file], used[file] = _combined(file, candidates)
+            others = [x.path for x in candidates if x.text != candidates[0].text]
+            if passed_over := {*others} - {*used[file]}:
+                notes.append(f"{used[file][0]} was read, not {', '.join(sorted(passed_over))}.")
+    if not files:
+        raise UserError(" ".join(["There is no utils.py, vae.py or visualize.py.", *notes]))
+    helpers = dict[str, str]()
+    for file, text in files.items():
+        _add_helpers(file, text, texts, helpers)
+    read = dict.fromkeys([path for paths in used.values() for path in paths] + [*helpers])
+    missing = [Path(file).name for file in NAMES if file not in files]
+    first = f"Read: {', '.join(read)}."
+    notes.insert(0, f"{first} Not found: {', '.join(missing)}." if missing else first)
+    return Submission(files, helpers, notes, models)
 
 
 def _combined(file: str, candidates: list[Candidate]) -> tuple[str, list[str]]:
-    """The text of a file, and the paths of the best candidate and of others that complete it."""
+    """The text of a file, and the paths of the best candidate and of the one that completes it."""
     best, *others = candidates
-    text = definitions(best.text, NAMES[file]) if best.is_script else best.text
-    lacking, paths = set(best.empty), [best.path]
     if best.is_script:
-        lacking |= {task.name for task in TASKS if task.file == file} - best.written
-    for other in others:
-        if lacking & other.written:  # What the best one has may be older here.
-            text += "\n\n" + definitions(other.text, NAMES[VAE] if file == VAE else lacking)
-            lacking -= other.written
-            paths.append(other.path)
-    return text, paths
-
-
-def _candidates(file: str, texts: dict[str, str]) -> Iterator[Candidate]:
-    """The texts that may be this file of the tasks."""
+        return definitions(best.text, NAMES[file]), [best.path]
     tasks = {task.name for task in TASKS if task.file == file}
+    lacking = {name for name in tasks if not best.functions.get(name)}
+    for script in filter(lambda each: each.is_script, others):
+        if new := {name for name in lacking if script.functions.get(name)}:
+            added = definitions(script.text, NAMES[VAE] if file == VAE else new)
+            return f"{best.text}\n\n{added}", [best.path, script.path]
+    return best.text, [best.path]
+
+
+def _candidates(file: str, texts: dict[str, str]) -> list[Candidate]:
+    """The texts that may be this file of the tasks, the best one first."""
+    tasks = {task.name for task in TASKS if task.file == file}
+    found = []
     for path, text in texts.items():
         name = path.rpartition("/")[2]
-        is_like, is_exact = bool(LIKE[file].fullmatch(name)), name.lower() == Path(file).name
-        if not is_exact and not any(each in text for each in NAMES[file]):
-            continue
-        is_script = not is_like or bool(EXPORTED.search(text))
-        defines, functions = is_like, dict[str, str]()
-        if tree := parsed(text):  # Otherwise, the check names the line that is not Python.
-            imported = {each.rpartition(".")[2] for each in imports(tree, file) if is_exact}
-            defines = bool(NAMES[file] & defined_names(tree) or {"*", *NAMES[file]} & imported)
-            functions = functions_in(tree, tasks)
-        if defines or is_exact:
-            written = {name for name in functions if functions[name]}
+        is_like, is_exact = LIKE[file].fullmatch(name), name.lower() == Path(file).name
+        if is_exact or any(each in text for each in NAMES[file]):
+            tree = parsed(text)
+            defined = {getattr(node, "name", "") for node in tree.body} if tree else NAMES[file]
+            if not is_exact and not (defined & (NAMES[file] | tasks) and (tree or is_like)):
+                continue
+            functions = functions_in(text, tasks)
+            written = sum(map(bool, functions.values()))
             copy = COPY.search(name)
             number = int(copy[1] or copy[2] or 0) if copy else 0
             place = (not path.lower().endswith(file), path.count("/"), not is_exact, -number)
-            preference = (not defines, is_script, -len(written), *place)
-            yield Candidate(preference, path, text, is_script, written, {*functions} - written)
+            is_script = not is_like or bool(EXPORTED.search(text))
+            found.append(Candidate(is_script, -written, place, path, text, functions))
+    return sorted(found)
 
 
-def _listed(names: Iterable[str]) -> str:
-    """The first names, and the number of the others."""
-    first, rest = [*names][:8], [*names][8:]
-    return ", ".join(first) + (f" and {len(rest)} more" if rest else "")
+def functions_in(text: str, names: set[str]) -> dict[str, str]:
+    """The statements of the functions of these names, "" for one in which nothing is written."""
+    functions = {}
+    for node in ast.walk(parsed(text) or ast.Module([], [])):
+        if isinstance(node, ast.FunctionDef) and node.name in names:
+            body = [ast.unparse(each) for each in node.body]
+            # A docstring begins with a quote.
+            empty = re.compile(r"['\"]|pass$|\.\.\.$|raise NotImplementedError")
+            functions[node.name] = "\n".join(each for each in body if not empty.match(each))
+    return functions
+
+
+def sum_of(text: str) -> str:
+    """A sum of a text."""
+    return sha256(text.encode()).hexdigest()
+
+
+@lru_cache
+def _given_sum(file: str) -> str:
+    """The sum of a file as it was handed out, or "" if the hand-out has no such file."""
+    if GIVEN.exists():
+        return json.loads(GIVEN.read_text()).get(file, "")
+    return sum_of(decode((ROOT / file).read_bytes())) if (ROOT / file).is_file() else ""
+
+
+def _add_helpers(file: str, text: str, texts: dict[str, str], helpers: dict[str, str]) -> None:
+    """Add the modules that a file imports and that were sent, and the modules that these import."""
+    for name in _imports(file, text):
+        parts = name.split(".")
+        stems = ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
+        for target in [f"{stem}{ending}" for stem in stems for ending in ("/__init__.py", ".py")]:
+            given, is_package = _given_sum(target), target.endswith("__init__.py")
+            # Where students send single files, a helper's folder is not known.
+            ending = target if given or is_package else target.rpartition("/")[2]
+            sent = [path for path in texts if f"/{COPY.sub('.py', path)}".endswith(f"/{ending}")]
+            if sent and target not in {*helpers, *NAMES}:
+                path = min(sent, key=lambda path: (not path.endswith(target), path.count("/")))
+                if sum_of(texts[path]) != given:
+                    helpers[target] = texts[path]
+                    _add_helpers(target, texts[path], texts, helpers)
+            if (sent or given) and not is_package:
+                break  # What follows are names in this module.
+
+
+def _imports(file: str, text: str) -> list[str]:
+    """The modules and their names that a file of the program imports, such as "math.pi"."""
+    found = set[str]()
+    for node in ast.walk(parsed(text) or ast.Module([], [])):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            folders = file.split("/")[: -node.level] if node.level else []
+            module = ".".join([*folders, *filter(None, [node.module])])
+            found |= {f"{module}.{alias.name}" for alias in node.names}
+    return sorted(found)

@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from assignment import ROOT, UTILS, VAE, VISUALIZE, archives, submission
+from assignment import ROOT, UTILS, VAE, VISUALIZE, sources, submission
 from codebase.system.errors import UserError
 
 SENT = ROOT / "tests" / "solutions" / "bare"
@@ -19,7 +19,7 @@ EMPTY = "def sample_gaussian(m, v):\n    raise NotImplementedError('task 1')\n"
 def zipped(files):
     """The content of a zip with these files."""
     content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in files.items():
             archive.writestr(name, text)
     return content.getvalue()
@@ -90,7 +90,7 @@ def test_copies_and_libraries_are_passed_over(found, copy):
 def test_of_several_files_the_written_one_is_read(found):
     sent = found({UTILS: EMPTY, "new/utils-1.py": TEXTS[UTILS], "other/utils.py": "import os\n"})
     assert sent.files == {UTILS: TEXTS[UTILS]}
-    assert UTILS in sent.notes[1]
+    assert f"not {UTILS}" in sent.notes[1]
 
 
 def test_of_several_written_files_that_of_the_program_is_read(found):
@@ -99,7 +99,7 @@ def test_of_several_written_files_that_of_the_program_is_read(found):
     assert "not utils.py" in sent.notes[1]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16"])
 def test_encodings_and_line_ends_are_read(found, encoding):
     text = f"# -*- coding: {encoding.replace('-sig', '')} -*-\n# Kühn\n" + TEXTS[UTILS]
     sent = found({"utils.py": text.replace("\n", "\r\n").encode(encoding)})
@@ -202,17 +202,9 @@ def test_links_are_not_followed(tmp_path, found):
     assert str(error.value).count(" is a link") == 3
 
 
-def bomb():
-    """A zip of a large file of zeros."""
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("utils.py", bytes(archives.LARGEST_FILE + 1))
-    return content.getvalue()
-
-
 def deep(content):
     """An archive in an archive in an archive ..."""
-    for _ in range(archives.DEEPEST):
+    for _ in range(sources.DEEPEST):
         content = zipped({"in.zip": content})
     return content
 
@@ -220,7 +212,6 @@ def deep(content):
 @pytest.mark.parametrize(
     ("name", "content", "word"),
     [
-        ("hw.zip", bomb(), "large"),
         ("hw.zip", deep(zipped(TEXTS)), "inside"),
         ("hw.zip", zipped({"../utils.py": TEXTS[UTILS]}), "out"),
         ("hw.tar", tarred({"/etc/utils.py": TEXTS[UTILS]}, ""), "out"),
@@ -228,7 +219,6 @@ def deep(content):
         ("hw.zip", zipped(TEXTS)[:100], "read"),
         ("hw.tar.gz", tarred(TEXTS)[:100], "read"),
         ("hw.zip", b"", "read"),
-        ("hw.rar", b"Rar!", "zip"),
         ("hw.pdf", b"%PDF", "utils.py"),
         ("hw.ipynb", b"[" * 100_000, "utils.py"),
     ],
@@ -240,10 +230,13 @@ def test_a_hand_in_that_cannot_be_read_is_refused_in_a_sentence(found, name, con
     assert "\n" not in str(error.value)
 
 
-def test_a_large_tar_is_refused_before_it_is_unpacked(found, monkeypatch):
-    monkeypatch.setattr(archives, "LARGEST_TAR", 1_000)
+@pytest.mark.parametrize("pack", [zipped, tarred])
+def test_a_large_archive_is_refused_before_it_is_unpacked(found, monkeypatch, pack):
+    monkeypatch.setattr(sources, "LARGEST", 1_000)
+    content = pack({"utils.py": "0" * 100_000})
+    assert len(content) < 1_000
     with pytest.raises(UserError, match="large"):
-        found({"hw.tgz": tarred({"video.mp4": "0" * 2_000, **TEXTS})})
+        found({f"hw.{'zip' if pack is zipped else 'tgz'}": content})
 
 
 def test_a_file_that_is_not_python_is_left_to_the_check(found):
