@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from assignment.sources import ARCHIVE, decode, is_visible
+from assignment.archives import ARCHIVE, is_visible
+from assignment.sources import decode
 from assignment.submission import LIKE
 from codebase.system.errors import UserError
 

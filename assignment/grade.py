@@ -16,7 +16,8 @@ from zipfile import BadZipFile, ZipFile
 
 from assignment import ROOT, TASKS, TASKS_OPTION, Task
 from assignment.entries import Entry, entries
-from assignment.submission import find_in, functions_in, sum_of
+from assignment.sources import functions_in, sum_of
+from assignment.submission import find_in
 from codebase.arguments import Parser, number
 from codebase.compute.processor import usable_cores
 from codebase.system.errors import UserError, explain

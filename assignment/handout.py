@@ -9,8 +9,8 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from assignment import ROOT, TASKS, TASKS_OPTION, Task
-from assignment.sources import decode
-from assignment.submission import GIVEN, sum_of
+from assignment.sources import decode, sum_of
+from assignment.submission import GIVEN
 from codebase.arguments import Parser
 from codebase.system.errors import explain
 

@@ -1,24 +1,24 @@
 """Finds the files of a hand-in as students send them."""
 
-import ast
 import json
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 from assignment import ROOT, TASKS, UTILS, VAE, VISUALIZE
+from assignment.archives import on_disk, read_files
 from assignment.sources import (
     EXPORTED,
     MAGIC,
     code_of_notebook,
     decode,
     definitions,
-    on_disk,
+    functions_in,
+    imports,
     parsed,
-    read_files,
+    sum_of,
 )  # fmt: skip
 from codebase.system.errors import UserError
 
@@ -160,23 +160,6 @@ def _candidates(file: str, texts: dict[str, str]) -> list[Candidate]:
     return sorted(found)
 
 
-def functions_in(text: str, names: set[str]) -> dict[str, str]:
-    """The statements of the functions of these names, "" for one in which nothing is written."""
-    functions = {}
-    for node in ast.walk(parsed(text) or ast.Module([], [])):
-        if isinstance(node, ast.FunctionDef) and node.name in names:
-            body = [ast.unparse(each) for each in node.body]
-            # A docstring begins with a quote.
-            empty = re.compile(r"['\"]|pass$|\.\.\.$|raise NotImplementedError")
-            functions[node.name] = "\n".join(each for each in body if not empty.match(each))
-    return functions
-
-
-def sum_of(text: str) -> str:
-    """A sum of a text."""
-    return sha256(text.encode()).hexdigest()
-
-
 @lru_cache
 def _given_sum(file: str) -> str:
     """The sum of a file as it was handed out, or "" if the hand-out has no such file."""
@@ -187,7 +170,7 @@ def _given_sum(file: str) -> str:
 
 def _add_helpers(file: str, text: str, texts: dict[str, str], helpers: dict[str, str]) -> None:
     """Add the modules that a file imports and that were sent, and the modules that these import."""
-    for name in _imports(file, text):
+    for name in imports(file, text):
         parts = name.split(".")
         stems = ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
         for target in [f"{stem}{ending}" for stem in stems for ending in ("/__init__.py", ".py")]:
@@ -202,16 +185,3 @@ def _add_helpers(file: str, text: str, texts: dict[str, str], helpers: dict[str,
                     _add_helpers(target, texts[path], texts, helpers)
             if (sent or given) and not is_package:
                 break  # What follows are names in this module.
-
-
-def _imports(file: str, text: str) -> list[str]:
-    """The modules and their names that a file of the program imports, such as "math.pi"."""
-    found = set[str]()
-    for node in ast.walk(parsed(text) or ast.Module([], [])):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            folders = file.split("/")[: -node.level] if node.level else []
-            module = ".".join([*folders, *filter(None, [node.module])])
-            found |= {f"{module}.{alias.name}" for alias in node.names}
-    return sorted(found)

@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from assignment import ROOT, UTILS, VAE, VISUALIZE, sources, submission
+from assignment import ROOT, UTILS, VAE, VISUALIZE, archives, submission
 from codebase.system.errors import UserError
 
 SENT = ROOT / "tests" / "solutions" / "bare"
@@ -204,7 +204,7 @@ def test_links_are_not_followed(tmp_path, found):
 
 def deep(content):
     """An archive in an archive in an archive ..."""
-    for _ in range(sources.DEEPEST):
+    for _ in range(archives.DEEPEST):
         content = zipped({"in.zip": content})
     return content
 
@@ -232,7 +232,7 @@ def test_a_hand_in_that_cannot_be_read_is_refused_in_a_sentence(found, name, con
 
 @pytest.mark.parametrize("pack", [zipped, tarred])
 def test_a_large_archive_is_refused_before_it_is_unpacked(found, monkeypatch, pack):
-    monkeypatch.setattr(sources, "LARGEST", 1_000)
+    monkeypatch.setattr(archives, "LARGEST", 1_000)
     content = pack({"utils.py": "0" * 100_000})
     assert len(content) < 1_000
     with pytest.raises(UserError, match="large"):
