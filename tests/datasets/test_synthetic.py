@@ -88,7 +88,7 @@ def test_strokes_have_full_ink_and_grey_edges(pixels):
 
 def test_digits_can_be_classified(all_synthetic_images):
     """The nearest of ten mean images is right more often than in MNIST, with its 82 %."""
-    _, train, train_labels, test, test_labels = astuple(all_synthetic_images)
+    _, train, train_labels, test, test_labels, _ = astuple(all_synthetic_images)
     means = torch.stack([train[train_labels == digit].float().mean(0) for digit in range(10)])
     right = torch.cdist(test.float(), means).argmin(1) == test_labels
     assert 0.92 < right.float().mean() < 0.99  # with less variety it would always be right
