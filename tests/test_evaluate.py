@@ -78,7 +78,7 @@ def images():
     generator = torch.Generator().manual_seed(3)
     labels = labels[torch.randperm(10_000, generator=generator)]
     pixels = torch.randint(256, (10_000, 784), dtype=torch.uint8, generator=generator)
-    return Images("some", pixels[:0], labels[:0], pixels, labels)
+    return Images("some", pixels[:0], pixels, labels)
 
 
 @pytest.mark.parametrize(
