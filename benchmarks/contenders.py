@@ -17,25 +17,24 @@ from codebase.train import Training, new_model
 class ImageDataset(Dataset):
     """Images that are converted one by one on access, as torchvision.datasets.MNIST does it."""
 
-    def __init__(self, images: Tensor, labels: Tensor):
-        self.images, self.labels = images.view(-1, 28, 28), labels
+    def __init__(self, images: Tensor):
+        self.images = images.view(-1, 28, 28)
         self.transform = ToTensor()
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = Image.fromarray(self.images[index].numpy())
-        return self.transform(image), int(self.labels[index])
+    def __getitem__(self, index: int) -> Tensor:
+        return self.transform(Image.fromarray(self.images[index].numpy()))
 
 
 def conventional(images: Images, device: torch.device) -> Iterator[None]:
     """The loop as most people write it: a loader, plain Adam, and the loss read at every step."""
     model = new_model(Settings()).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    dataset = ImageDataset(images.train, images.train_labels)
+    dataset = ImageDataset(images.train)
     loader = DataLoader(dataset, batch_size=100, shuffle=True)
-    for x, _ in chain.from_iterable(repeat(loader)):
+    for x in chain.from_iterable(repeat(loader)):
         x = torch.bernoulli(x.to(device).reshape(len(x), -1))
         optimizer.zero_grad()
         loss, _ = model.loss(x)

@@ -52,7 +52,7 @@ def test_iter_save_has_the_same_default_in_python():
         (["--run", "-1"], "--run: must be a whole number from 0"),
         (["--batch_size", "0"], "--batch_size: must be"),
         (["--train", "yes"], "--train: must be a whole number from 0 to "),
-        (["--dataset", "cifar"], "--dataset: must be auto or mnist or synthetic, not 'cifar'"),
+        (["--dataset", "cifar"], "--dataset: must be auto or mnist or fashion"),
         (["--nn", "v0"], "v1 or watched, not 'v0'"),
         (["--device", "gpu"], "--device: this machine has no device 'gpu', only "),
         (["--device", "cuda:99"], "--device: this machine has no device 'cuda:99'"),

@@ -78,7 +78,7 @@ def images():
     generator = torch.Generator().manual_seed(3)
     labels = labels[torch.randperm(10_000, generator=generator)]
     pixels = torch.randint(256, (10_000, 784), dtype=torch.uint8, generator=generator)
-    return Images("some", pixels[:0], labels[:0], pixels, labels)
+    return Images("some", pixels[:0], pixels, labels)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_the_subset_has_100_passes_and_all_test_images_have_one(images):
 
 def test_images_that_are_held_out_are_measured(images):
     model, _ = recording_model()
-    held_out = Images("some", images.test, images.test_labels, images.test, images.test_labels)
+    held_out = Images("some", images.test, images.test, images.test_labels)
     held_out = held_out.hold_out(400)
     measured = evaluate.measure(model, held_out)
     assert measured.valid == evaluate.bounds(model, held_out.valid_bits)

@@ -75,7 +75,7 @@ def learning_curve(rows: Sequence[Row]) -> Figure | None:
 
 @torch.no_grad()
 def reconstructions(model: VAE, images: Images) -> Figure:
-    """Show a test image of each digit, its binarized input, and the means of p(x | E[z | x])."""
+    """Show ten test images, their binarized inputs, and the means of p(x | E[z | x])."""
     x = images.subset_bits[::10]
     m, _ = model.enc.encode(x.to(device_of(model)))
     pixels = images.test[images.subset_indices[::10]] / 255
@@ -87,7 +87,7 @@ def reconstructions(model: VAE, images: Images) -> Figure:
 
 @torch.no_grad()
 def interpolation(model: VAE, images: Images) -> Figure:
-    """Show ten steps between the posterior means of two test images, for five pairs of digits."""
+    """Show ten steps between the posterior means of two test images, for five pairs."""
     x = images.subset_bits[::10].to(device_of(model))
     m, _ = model.enc.encode(x)
     steps = torch.linspace(0, 1, 10).to(m).view(1, 10, 1)
