@@ -8,6 +8,7 @@ from torch.optim import Adam
 
 from codebase.compute.cuda_graph import GraphedGradients
 from codebase.compute.processes import SINGLE, Processes
+from codebase.compute.threads import following_load
 from codebase.data import Images, batch_indices, binarize
 from codebase.evaluate import Measured
 from codebase.models.vae import VAE
@@ -162,7 +163,10 @@ def train(
     with writer.session(resume), seeds.preserved(device):
         pixels = images.train.to(device)
         batches = batch_indices(n, batch_size, settings.run, device, training.step)
+        take_step = training.take_step
+        if device.type == "cpu" and processes.size == 1:
+            take_step = following_load(take_step)
         while training.step < settings.iter_max:
             batch = pixels.index_select(0, processes.shard(next(batches)))
-            writer.after_step(training.take_step(batch))
+            writer.after_step(take_step(batch))
     return training.model, writer.measured
