@@ -163,10 +163,8 @@ def train(
     with writer.session(resume), seeds.preserved(device):
         pixels = images.train.to(device)
         batches = batch_indices(n, batch_size, settings.run, device, training.step)
-        take_step = training.take_step
-        if device.type == "cpu" and processes.size == 1:
-            take_step = following_load(take_step)
-        while training.step < settings.iter_max:
-            batch = pixels.index_select(0, processes.shard(next(batches)))
-            writer.after_step(take_step(batch))
+        with following_load(training, pixels[:batch_size]) as take_step:
+            while training.step < settings.iter_max:
+                batch = pixels.index_select(0, processes.shard(next(batches)))
+                writer.after_step(take_step(batch))
     return training.model, writer.measured
