@@ -71,6 +71,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     names = ", ".join([*SOURCES, "synthetic"])
     add("dataset", f"{names}, or auto: mnist if found or downloaded", "auto", **name)
     add("data_dir", "folder of the images", "data", metavar="DIR")
+    add("valid", "training images held out for validation, the last ones", default.valid, **from_0)
+    add("iwae", "samples of the IWAE bound on all test images, as 5000 in papers", 0, **from_0)
     add("runs", "number of runs, starting at --run; prints their table", 1)
     add("jobs", "runs at the same time; 0: one per core, one on a GPU", 0, **from_0)
     add("compare", "1: print a table of all trained settings and exit", 0, **switch)

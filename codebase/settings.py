@@ -28,6 +28,7 @@ class Settings(NamedTuple):
     kl_weight: float = 1.0
     iter_max: int = 20000
     dataset: str = "mnist"
+    valid: int = 0
     run: int = 0
 
     def identity(self) -> dict[str, str | int | float]:

@@ -75,8 +75,9 @@ class Training:
         factor = SCHEDULES[self.settings.lr_schedule](self.step, self.settings.iter_max)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * factor
-        # All randomness of a step depends only on (run, step, rank).
-        seed = seeds.seed_for(self.settings.run, seeds.STEP, self.step, self.processes.rank)
+        # All randomness of a step depends only on (run, step, rank). Each process has a seed.
+        part = self.step * self.processes.size + self.processes.rank
+        seed = seeds.seed_for(self.settings.run, seeds.STEP, part)
         reseed = partial(seeds.seed_all, seed, self.device)
         if self.graphed:
             losses = self.graphed(images, reseed)

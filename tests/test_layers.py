@@ -20,7 +20,8 @@ from codebase.models.vae import VAE
 # The parts of the project in DESIGN.md's order, and the parts that each may import, with all that
 # those may import. A part is a module, or a package with everything in it.
 PARTS: dict[str, set[str]] = {
-    "run_vae": {"arguments", "visualize", "train", "datasets"},
+    "run_vae": {"arguments", "report", "train", "datasets"},
+    "report": {"visualize"},
     "assignment": {"arguments", "visualize"},
     "arguments": {"settings"},
     "visualize": {"pictures"},
@@ -41,7 +42,7 @@ PARTS: dict[str, set[str]] = {
 # All that pictures may import from runs, and the methods of a folder that they may not call.
 READING = {
     "codebase.runs.folder": {"RunFolder"},
-    "codebase.runs.results": {"read_metrics", "Row", "TRAIN", "SUBSET", "ALL"},
+    "codebase.runs.results": {"read_metrics", "Row", "TRAIN", "SUBSET", "ALL", "VALID"},
 }
 WRITING = {"lock", "move_aside"}
 

@@ -10,7 +10,7 @@ from codebase.evaluate import device_of
 from codebase.models.vae import VAE
 from codebase.pictures import drawing, latent
 from codebase.runs.folder import RunFolder
-from codebase.runs.results import ALL, SUBSET, TRAIN, Row, read_metrics
+from codebase.runs.results import ALL, SUBSET, TRAIN, VALID, Row, read_metrics
 from codebase.settings import Settings
 from codebase.system.errors import report_errors
 
@@ -18,6 +18,7 @@ PANELS = ("NELBO", "KL(q(z | x) || p(z))", "REC, -log p(x | z)")
 # Label, colour and marker for each set of images; the last set is plotted on top.
 STYLES = {
     TRAIN: ("training batches, mean of 100 steps", "0.6", ""),
+    VALID: ("validation images", "C2", "^"),
     ALL: ("all test images", "C0", "s"),
     SUBSET: ("100 test images", "C3", "o"),
 }

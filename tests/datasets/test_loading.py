@@ -186,7 +186,7 @@ def test_synthetic_digits_are_always_the_same_and_need_no_folder(
 
 
 def test_synthetic_digits_have_mnists_shape(all_synthetic_images):
-    name, train, test, test_labels = astuple(all_synthetic_images)
+    name, train, test, test_labels, _ = astuple(all_synthetic_images)
     assert name == "synthetic"
     assert train.shape == (60000, 784)
     assert test.shape == (10000, 784)
