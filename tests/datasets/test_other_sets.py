@@ -119,10 +119,13 @@ def test_the_fixed_binarization_gives_exactly_its_bits(tmp_path, form):
 def test_a_download_leaves_the_unpacked_files_of_the_data_set(
     tmp_path, monkeypatch, name, class_name
 ):
-    tensors, others = random_images(6, 4), random_images(2, 2)
+    tensors, others, done = random_images(6, 4), random_images(2, 2), []
 
     def download(folder):
         write_set(folder, name, tensors)
+        if name == "qmnist" and not done:  # torchvision downloads its two parts separately
+            (folder / QMNIST[2]).unlink()
+        done.append(name)
         write(folder, others, tuple(file.replace("digits", "letters") for file in EMNIST))
         (folder / "archive.gz").touch()
 
