@@ -91,9 +91,7 @@ def main() -> None:
     name = {"default": "auto", "metavar": "NAME", "help": "as for run_vae.py"}
     add("--against", choices=["jax"], help="another library, with the same networks and steps")
     add("--steps", **count, default=200, help=f"steps in each of {ROUNDS} rounds")
-    add(
-        "--threads", **count, help="PyTorch's threads on the CPU, if they shall not follow the load"
-    )
+    add("--threads", **count, help="a fixed number of threads; else it follows the load")
     add("--busy", type=number(int, 0), metavar="N", default=0, help="busy loops to run beside it")
     add("--device", **name)
     add("--dataset", **name)
@@ -141,8 +139,9 @@ def main() -> None:
     number_of_threads = f"{threads} threads" if args.threads else "threads that follow the load"
     print(
         f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {device}, "
-        f"{number_of_threads}, {images.name}, {ROUNDS} rounds of "
-        f"{args.steps} steps, load average {load_average:.1f} at the start, {args.busy} busy loops\n"
+        f"{number_of_threads}, {images.name}, {ROUNDS} rounds of {args.steps} steps, "
+        f"load average {load_average:.1f} at the start, "
+        f"{args.busy} busy loops beside it\n"
     )
     print_table(times)
     conventional_seconds = statistics.median(times["conventional loop"]) * 20_000 / 1e3
