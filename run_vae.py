@@ -1,6 +1,5 @@
 """Train a variational autoencoder on MNIST, or load one, and measure its bounds."""
 
-import math
 import os
 import signal
 import sys
@@ -14,16 +13,13 @@ from codebase.arguments import non_defaults, parse_arguments
 from codebase.compute import processor
 from codebase.settings import Settings
 from codebase.system import streams
-from codebase.system.errors import ONLY_MEASURED, Interrupted, UserError, explain, report_errors
+from codebase.system.errors import Interrupted, UserError, explain
 
 # Slow modules are imported where they are used, so that --help and bad input answer at once.
 if TYPE_CHECKING:
     import torch
 
     from codebase.compute.processes import Processes
-    from codebase.data import Images
-    from codebase.evaluate import Measured
-    from codebase.models.vae import VAE
 
 
 def run(args: Namespace) -> int:
@@ -39,6 +35,7 @@ def run(args: Namespace) -> int:
     from codebase.datasets import loading
     from codebase.evaluate import evaluation_mode
     from codebase.models import nns
+    from codebase.report import report
     from codebase.train import load_trained, train
 
     device = processor.choose_device(args.device)
@@ -49,7 +46,7 @@ def run(args: Namespace) -> int:
     with processor.prepared_processor(), connected(device) as processes:
         folder = Path(os.path.expanduser(args.data_dir))
         dataset = loading.resolve(args.dataset, folder) if processes.first else ""
-        images = loading.load(processes.broadcast(dataset), folder)
+        images = loading.load(processes.broadcast(dataset), folder).hold_out(args.valid)
         settings = Settings(**{key: getattr(args, key) for key in Settings._fields})
         settings = settings._replace(dataset=images.name)
         # With several runs, standard output is only for their table.
@@ -58,7 +55,8 @@ def run(args: Namespace) -> int:
             if args.runs == 1:
                 print(f"Model name: {settings.name}")
             print(f"Device: {device}")
-            sizes = f"{len(images.train)} training and {len(images.test)} test images"
+            held_out = f", {len(images.valid)} validation" if len(images.valid) else ""
+            sizes = f"{len(images.train)} training{held_out} and {len(images.test)} test images"
             print(f"Data: {images.name}, {sizes}")
         if args.runs > 1:
             return run_several(args, settings, device, processes)
@@ -97,62 +95,6 @@ def run_several(
     own = runs[processes.rank :: processes.size]
     failures = processes.gather(run_each(own, command, jobs, threads))
     return tables.report_runs(runs, failures) if processes.first else 0
-
-
-def report(
-    args: Namespace, settings: Settings, images: "Images", model: "VAE", measured: "Measured | None"
-) -> int:
-    """Print the bounds of a model, write its pictures, and return the exit status.
-
-    `measured` is None unless training has just measured the bounds.
-    """
-    from codebase import evaluate, visualize
-    from codebase.pictures import gallery
-    from codebase.runs.folder import RunFolder
-    from codebase.runs.results import write_results
-    from codebase.runs.several import ONE_OF_SEVERAL
-    from codebase.system.files import write_atomically
-    from codebase.system.seeds import seeded
-
-    folder = RunFolder(settings)
-    failures: list[str] = []
-    if measured is None:
-        measured = evaluate.measure(model, images)
-        if not math.isfinite(measured.subset.nelbo + measured.all.nelbo):
-            raise UserError("the bounds of this model are not finite; train again, or load another")
-    subset = "the assignment's 100" if images.name == "mnist" else "100 test images"
-    everything = f"all {len(images.test)} test images"
-    for (nelbo, kl, rec), name in ((measured.subset, subset), (measured.all, everything)):
-        print(f"NELBO: {nelbo:.4f}. KL: {kl:.4f}. REC: {rec:.4f}  ({images.name}, {name})")
-    iwae: dict[int, float] = {}
-    kl_of_dimensions: list[float] = []
-    with report_errors(failures):
-        for iw in () if args.train == 1 else (1, 10, 100, 1000):
-            iwae[iw] = evaluate.negative_iwae(model, images.subset_bits, iw)
-            print(f"Negative IWAE-{iw}: {iwae[iw]:.4f}  ({images.name}, {subset})")
-    with report_errors(failures):
-        kl_of_dimensions = evaluate.kl_of_dimensions(model, images.subset_bits).tolist()
-    with report_errors(failures):
-        write_results(folder, settings.iter_max, measured, kl_of_dimensions, iwae)
-    picture = folder.path / "visualizing_result.png"
-    with report_errors(failures), seeded(evaluate.SEED, evaluate.device_of(model)):
-        visualize.visualize_samples(model, save_path=picture, title=settings.title)
-        print(f"Visualization saved at {picture}")
-        # A single run of the assignment also saves the picture in the current folder.
-        assignment = Settings(iter_max=settings.iter_max, dataset=images.name, run=settings.run)
-        if settings == assignment and ONE_OF_SEVERAL not in os.environ:
-            write_atomically(Path(picture.name), picture.read_bytes())
-            print(f"Visualization saved at ./{picture.name}")
-    if args.figures:
-        gallery.write_all(model, images, settings, failures)
-    if args.explorer:
-        with report_errors(failures):
-            from codebase.pictures import explorer
-
-            path = folder.path / "explorer.html"
-            explorer.write(model, images, settings.title, path)
-            print(f"Explorer saved at {path}; open it in a browser")
-    return ONLY_MEASURED if failures else 0
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
+from codebase.compute.threads import following_load
 from codebase.data import Images, batch_indices
 from codebase.settings import Settings
 from codebase.train import Training, new_model
@@ -17,25 +18,24 @@ from codebase.train import Training, new_model
 class ImageDataset(Dataset):
     """Images that are converted one by one on access, as torchvision.datasets.MNIST does it."""
 
-    def __init__(self, images: Tensor, labels: Tensor):
-        self.images, self.labels = images.view(-1, 28, 28), labels
+    def __init__(self, images: Tensor):
+        self.images = images.view(-1, 28, 28)
         self.transform = ToTensor()
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = Image.fromarray(self.images[index].numpy())
-        return self.transform(image), int(self.labels[index])
+    def __getitem__(self, index: int) -> Tensor:
+        return self.transform(Image.fromarray(self.images[index].numpy()))
 
 
 def conventional(images: Images, device: torch.device) -> Iterator[None]:
     """The loop as most people write it: a loader, plain Adam, and the loss read at every step."""
     model = new_model(Settings()).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    dataset = ImageDataset(images.train, images.train_labels)
+    dataset = ImageDataset(images.train)
     loader = DataLoader(dataset, batch_size=100, shuffle=True)
-    for x, _ in chain.from_iterable(repeat(loader)):
+    for x in chain.from_iterable(repeat(loader)):
         x = torch.bernoulli(x.to(device).reshape(len(x), -1))
         optimizer.zero_grad()
         loss, _ = model.loss(x)
@@ -51,9 +51,10 @@ def project(
     """The loop of this project."""
     training = Training(settings, device, cuda_graph=cuda_graph)
     images = images.to(device)
-    for indices in batch_indices(len(images), settings.batch_size, settings.run, device):
-        training.take_step(images.index_select(0, indices))
-        yield
+    with following_load(training, images[: settings.batch_size]) as take_step:
+        for indices in batch_indices(len(images), settings.batch_size, settings.run, device):
+            take_step(images.index_select(0, indices))
+            yield
 
 
 def products(images: Tensor, device: torch.device) -> Iterator[None]:

@@ -30,18 +30,26 @@ from codebase.settings import Settings
 from codebase.system.errors import UserError
 
 ROUNDS = 7
+BUSY = "while True: pass"
 # These settings reach the bound of the assignment's 20,000 steps, as docs/results.md shows.
 RECIPE = Settings(batch_size=200, lr=0.01, lr_schedule="linear", iter_max=4200)
 
 
-def time_blocks(steps: Iterator[None], count: int, wait: Callable[[], None]) -> Iterator[float]:
-    """Milliseconds per step, as wall time, of successive blocks of `count` steps."""
+def time_blocks(
+    steps: Iterator[None], count: int, wait: Callable[[], None], threads: int
+) -> Iterator[float]:
+    """Milliseconds per step, as wall time, of successive blocks of `count` steps.
+
+    The first block begins with this number of threads, the others with that of the block before.
+    """
     while True:
+        torch.set_num_threads(threads)  # Another loop may have changed it.
         wait()
         start = time.perf_counter()
         for _ in range(count):
             next(steps)
         wait()
+        threads = torch.get_num_threads()
         yield 1e3 * (time.perf_counter() - start) / count
 
 
@@ -83,12 +91,15 @@ def main() -> None:
     name = {"default": "auto", "metavar": "NAME", "help": "as for run_vae.py"}
     add("--against", choices=["jax"], help="another library, with the same networks and steps")
     add("--steps", **count, default=200, help=f"steps in each of {ROUNDS} rounds")
-    add("--threads", **count, default=torch.get_num_threads(), help="PyTorch's threads on the CPU")
+    add("--threads", **count, help="a fixed number of threads; else it follows the load")
+    add("--busy", type=number(int, 0), metavar="N", default=0, help="busy loops to run beside it")
     add("--device", **name)
     add("--dataset", **name)
     add("--data_dir", default="data", metavar="DIR", help="folder of the images")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    if args.threads:
+        os.environ["OMP_NUM_THREADS"] = str(args.threads)
+        torch.set_num_threads(args.threads)
     try:
         device = choose_device(args.device)
         images = load(args.dataset, Path(args.data_dir))
@@ -105,23 +116,32 @@ def main() -> None:
     if device.type == "cuda":
         without_graph = project(images.train, device, Settings(), cuda_graph=False)
         loops["this project without a CUDA graph"] = without_graph
-    timers = {name: time_blocks(steps, args.steps, wait) for name, steps in loops.items()}
+    threads = torch.get_num_threads()
+    timers = {name: time_blocks(each, args.steps, wait, threads) for name, each in loops.items()}
     missing = [name for name in ("jax", "optax") if not find_spec(name)]
     if args.against and missing:
         print(f"JAX is left out, because it needs {' and '.join(missing)}: pip install jax optax\n")
     elif args.against:
         timers["JAX, one compiled scan"] = time_jax_blocks(images.train, args.steps)
     times = {name: [] for name in timers}
-    # In each round all contenders take turns, so that changes of the machine's speed affect all.
-    for _ in range(1 + ROUNDS):
-        for name, timer in timers.items():
-            times[name].append(next(timer))
+    loops_beside = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(args.busy)]
+    try:
+        # In each round all contenders take turns, so that a change of the machine's speed affects
+        # all of them.
+        for _ in range(1 + ROUNDS):
+            for name, timer in timers.items():
+                times[name].append(next(timer))
+    finally:
+        for process in loops_beside:
+            process.kill()
     times = {name: ms[1:] for name, ms in times.items()}  # The first round warms up.
 
+    number_of_threads = f"{threads} threads" if args.threads else "threads that follow the load"
     print(
         f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {device}, "
-        f"{torch.get_num_threads()} threads, {images.name}, {ROUNDS} rounds of {args.steps} steps, "
-        f"load average {load_average:.1f} at the start\n"
+        f"{number_of_threads}, {images.name}, {ROUNDS} rounds of {args.steps} steps, "
+        f"load average {load_average:.1f} at the start, "
+        f"{args.busy} busy loops beside it\n"
     )
     print_table(times)
     conventional_seconds = statistics.median(times["conventional loop"]) * 20_000 / 1e3

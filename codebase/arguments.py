@@ -6,6 +6,7 @@ from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
+from codebase.datasets.sources import SOURCES
 from codebase.settings import SCHEDULES, Settings
 
 
@@ -67,8 +68,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     linear = "linear: rise for 100 steps, then fall to 0 at iter_max"
     add("lr_schedule", linear, default.lr_schedule, choices=tuple(SCHEDULES))
     add("kl_weight", "weight of the KL in the loss", default.kl_weight, **weight)
-    add("dataset", "mnist, synthetic, or auto: mnist if found or downloaded", "auto", **name)
+    names = ", ".join([*SOURCES, "synthetic"])
+    add("dataset", f"{names}, or auto: mnist if found or downloaded", "auto", **name)
     add("data_dir", "folder of the images", "data", metavar="DIR")
+    add("valid", "training images held out for validation, the last ones", default.valid, **from_0)
+    add("iwae", "samples of the IWAE bound on all test images, as 5000 in papers", 0, **from_0)
     add("runs", "number of runs, starting at --run; prints their table", 1)
     add("jobs", "runs at the same time; 0: one per core, one on a GPU", 0, **from_0)
     add("compare", "1: print a table of all trained settings and exit", 0, **switch)

@@ -1,13 +1,14 @@
 """The images: their order in training, their binarization, and the test images as bits."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
 
 import torch
 from torch import Tensor
 
+from codebase.system.errors import UserError
 from codebase.system.seeds import ORDER, seed_for
 
 # The assignment's 100 test images: row c holds positions among the test images of digit c.
@@ -28,17 +29,37 @@ TEST_SEED = 0  # binarizes the test images by the assignment's protocol
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """A data set: images (n, 784) uint8 and labels (n,) uint8, for training and for testing."""
+    """A data set: images (n, 784) uint8 for training, testing and validation.
+
+    The labels of the test images, integers (n,), or (0,) if there are none, are their colours in
+    pictures.
+    """
 
     name: str
     train: Tensor
-    train_labels: Tensor
     test: Tensor
     test_labels: Tensor
+    valid: Tensor = field(default_factory=lambda: torch.empty(0, 784, dtype=torch.uint8))
+
+    def hold_out(self, n: int) -> "Images":
+        """The same data set, whose last n training images are held out for validation.
+
+        Raises UserError if no training image would remain.
+        """
+        size = len(self.train) - n
+        if size < 1:
+            limit = f"must be less than the {len(self.train)} training images of {self.name}"
+            raise UserError(f"argument --valid: {limit}", 2)
+        return replace(self, train=self.train[:size], valid=self.train[size:])
 
     @cached_property
     def subset_indices(self) -> Tensor:
-        """Indices of the assignment's 100 test images, ten of each digit, (100,) int64."""
+        """Indices of the assignment's 100 test images, ten of each digit, (100,) int64.
+
+        If the labels are not 0 to 9, these are the first 100 test images.
+        """
+        if self.test_labels.unique().tolist() != [*range(10)]:
+            return torch.arange(100) % len(self.test)
         indices = []
         for digit, positions in enumerate(SUBSET_POSITIONS):
             of_digit = (self.test_labels == digit).nonzero().squeeze(1)
@@ -55,6 +76,11 @@ class Images:
     def test_bits(self) -> Tensor:
         """All test images, binarized by the same protocol, (n, 784) float32."""
         return _binarize_by_protocol(self.test)
+
+    @cached_property
+    def valid_bits(self) -> Tensor:
+        """The validation images, binarized by the same protocol, (n, 784) float32."""
+        return _binarize_by_protocol(self.valid)
 
 
 def _binarize_by_protocol(images: Tensor) -> Tensor:

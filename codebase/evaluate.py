@@ -1,8 +1,9 @@
-"""The bounds on test images, by the assignment's protocol."""
+"""The bounds on test images, by the assignment's protocol, and with many samples per image."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from statistics import stdev
 from typing import NamedTuple
 
 import torch
@@ -15,27 +16,34 @@ from codebase.system.errors import UserError
 from codebase.system.seeds import seeded
 
 SEED = 0
-# Each set of test images gets 10,000 latent samples. Their noise leaves a standard error of about
-# 0.03 nats.
-SUBSET_PASSES, ALL_PASSES = 100, 1
-# Number of latents decoded at once. Their activations take about 30 MB; with more, allocating the
-# memory takes longer than computing.
-AT_ONCE = 1_000
+SUBSET_PASSES = 100  # passes over the assignment's 100 test images; all test images have one
+# Number of images, or of latents of one image, that are decoded at once. With more, the
+# activations do not fit into the processor's cache.
+IMAGES_AT_ONCE, LATENTS_AT_ONCE = 100, 1_000
 
 
 class Bounds(NamedTuple):
-    """Negative ELBO and its two parts, in nats per image."""
+    """Negative ELBO and its two parts, in nats per image.
+
+    `error` is the standard error of the negative ELBO over the images; nan where unknown.
+    """
 
     nelbo: float
     kl: float
     rec: float
+    error: float = math.nan
 
 
 class Measured(NamedTuple):
-    """The bounds of a model on the assignment's 100 test images and on all test images."""
+    """The bounds of a model on three sets of images.
+
+    They are the assignment's 100 test images, all test images, and the validation images if there
+    are any.
+    """
 
     subset: Bounds
     all: Bounds
+    valid: Bounds | None = None
     seconds: float = math.nan  # training time; nan where unknown
 
 
@@ -57,23 +65,26 @@ def evaluation_mode(model: VAE) -> Iterator[None]:
             module.training = mode
 
 
-def bounds(model: VAE, x: Tensor, passes: int) -> Bounds:
+def bounds(model: VAE, x: Tensor, passes: int = 1) -> Bounds:
     """Average the bounds on x (n, 784) over `passes` passes with fresh latent noise.
 
     The noise has a seed of its own, and the global random state does not change.
     """
-    device = device_of(model)
-    total = torch.zeros(3, device=device)
-    with evaluation_mode(model), seeded(SEED, device):
-        for batch in x.to(device).repeat(passes, 1).split(AT_ONCE):
-            total += len(batch) * torch.stack(model.negative_elbo_bound(batch))
-    return Bounds(*(total / (passes * len(x))).tolist())
+    groups = _groups(x.to(device_of(model)), IMAGES_AT_ONCE)
+    means = torch.zeros(len(groups), 3, device=device_of(model))
+    with evaluation_mode(model), seeded(SEED, means.device):
+        for _ in range(passes):
+            for group, mean in zip(groups, means, strict=True):
+                mean += torch.stack(model.negative_elbo_bound(group)) / passes
+    (nelbo, error), (kl, _), (rec, _) = (_mean_and_error(each, groups) for each in means.T)
+    return Bounds(nelbo, kl, rec, error)
 
 
 def measure(model: VAE, images: Images) -> Measured:
-    """Measure the bounds on the assignment's 100 test images and on all test images."""
+    """Measure the bounds on test images and, if some are held out, on validation images."""
     subset = bounds(model, images.subset_bits, SUBSET_PASSES)
-    return Measured(subset, bounds(model, images.test_bits, ALL_PASSES))
+    valid = bounds(model, images.valid_bits) if len(images.valid) else None
+    return Measured(subset, bounds(model, images.test_bits), valid)
 
 
 def negative_iwae(model: VAE, x: Tensor, iw: int) -> float:
@@ -81,15 +92,45 @@ def negative_iwae(model: VAE, x: Tensor, iw: int) -> float:
 
     Raises UserError if it is not finite.
     """
+    return iwae_and_error(model, x, iw)[0]
+
+
+def iwae_and_error(
+    model: VAE, x: Tensor, iw: int, show: Callable[[list[Tensor]], Iterable[Tensor]] = iter
+) -> tuple[float, float]:
+    """The bound of `negative_iwae`, and its standard error over the images; nan for one image.
+
+    Args:
+        show: wraps the groups of images that are measured in turn, for example in a progress bar.
+    """
     device = device_of(model)
-    total = torch.zeros((), device=device)
+    # glibc returns the memory of activations to the system, which costs as much as computing them,
+    # until a block of almost 32 MiB, its limit, has been freed.
+    torch.empty(31, 1024, 256)
+    # With many samples, the mean of an image's weights is a weighted mean of the means of parts.
+    parts = [min(LATENTS_AT_ONCE, iw - done) for done in range(0, iw, LATENTS_AT_ONCE)]
+    log_shares = torch.tensor(parts, device=device).log() - math.log(iw)
+    groups = _groups(x.to(device), max(1, min(IMAGES_AT_ONCE, LATENTS_AT_ONCE // iw)))
+    means = []
     with evaluation_mode(model), seeded(SEED, device):
-        for batch in x.to(device).split(max(1, AT_ONCE // iw)):
-            total += len(batch) * model.negative_iwae_bound(batch, iw)[0]
-    if not total.isfinite():
+        for group in show(groups):
+            log_means = [-model.negative_iwae_bound(group, samples)[0] for samples in parts]
+            means.append(-(torch.stack(log_means) + log_shares).logsumexp(0))
+    bound, error = _mean_and_error(torch.stack(means), groups)
+    if not math.isfinite(bound):
         advice = "log_mean_exp of codebase.utils may overflow"
-        raise UserError(f"negative_iwae_bound returns {total.item()} for {iw} samples; {advice}")
-    return total.item() / len(x)
+        raise UserError(f"negative_iwae_bound returns {bound} for {iw} samples; {advice}")
+    return bound, error
+
+
+def active_units(model: VAE, x: Tensor) -> int:
+    """The number of latent dimensions whose posterior mean has a variance above 0.01 over x.
+
+    Source: Burda, Grosse and Salakhutdinov 2016, section 5.
+    """
+    with evaluation_mode(model):
+        m, _ = model.enc.encode(x.to(device_of(model)))
+    return int((m.var(0) > 0.01).sum())
 
 
 def kl_of_dimensions(model: VAE, x: Tensor) -> Tensor:
@@ -100,3 +141,19 @@ def kl_of_dimensions(model: VAE, x: Tensor) -> Tensor:
         # kl_normal sums over the last dimension, so each latent dimension becomes one of size 1.
         each = [parameter.reshape(-1, 1) for parameter in (m, v, *prior)]
         return utils.kl_normal(*each).view_as(m).mean(0)
+
+
+def _groups(x: Tensor, size: int) -> list[Tensor]:
+    """Split x (n, 784) into groups of at most `size` images, each spread over the data set."""
+    number = math.ceil(len(x) / size)
+    return [x[i::number] for i in range(number)]
+
+
+def _mean_and_error(means: Tensor, groups: list[Tensor]) -> tuple[float, float]:
+    """The mean over all images, given the means of the groups, and its standard error.
+
+    The error comes from the spread of the means, so it is nan for a single group.
+    """
+    shares = torch.tensor([len(group) for group in groups]).to(means)
+    error = stdev(means.tolist()) / math.sqrt(len(means)) if len(means) > 1 else math.nan
+    return (means @ shares / shares.sum()).item(), error

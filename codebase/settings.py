@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from codebase.datasets.sources import SOURCES
+
 VERSION = "1.0.0"  # the version of this program
 WARM_UP = 100  # steps over which the linear schedule rises
 
@@ -26,6 +28,7 @@ class Settings(NamedTuple):
     kl_weight: float = 1.0
     iter_max: int = 20000
     dataset: str = "mnist"
+    valid: int = 0
     run: int = 0
 
     def identity(self) -> dict[str, str | int | float]:
@@ -68,4 +71,5 @@ class Settings(NamedTuple):
 
 def dataset_title(dataset: str) -> str:
     """The name of a data set in a picture's title."""
-    return {"mnist": "MNIST", "synthetic": "synthetic digits"}.get(dataset, dataset)
+    titles = {name: source.title for name, source in SOURCES.items()}
+    return (titles | {"synthetic": "synthetic digits"}).get(dataset, dataset)

@@ -8,6 +8,7 @@ from torch.optim import Adam
 
 from codebase.compute.cuda_graph import GraphedGradients
 from codebase.compute.processes import SINGLE, Processes
+from codebase.compute.threads import following_load
 from codebase.data import Images, batch_indices, binarize
 from codebase.evaluate import Measured
 from codebase.models.vae import VAE
@@ -75,8 +76,9 @@ class Training:
         factor = SCHEDULES[self.settings.lr_schedule](self.step, self.settings.iter_max)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * factor
-        # All randomness of a step depends only on (run, step, rank).
-        seed = seeds.seed_for(self.settings.run, seeds.STEP, self.step, self.processes.rank)
+        # All randomness of a step depends only on (run, step, rank). Each process has a seed.
+        part = self.step * self.processes.size + self.processes.rank
+        seed = seeds.seed_for(self.settings.run, seeds.STEP, part)
         reseed = partial(seeds.seed_all, seed, self.device)
         if self.graphed:
             losses = self.graphed(images, reseed)
@@ -161,7 +163,8 @@ def train(
     with writer.session(resume), seeds.preserved(device):
         pixels = images.train.to(device)
         batches = batch_indices(n, batch_size, settings.run, device, training.step)
-        while training.step < settings.iter_max:
-            batch = pixels.index_select(0, processes.shard(next(batches)))
-            writer.after_step(training.take_step(batch))
+        with following_load(training, pixels[:batch_size]) as take_step:
+            while training.step < settings.iter_max:
+                batch = pixels.index_select(0, processes.shard(next(batches)))
+                writer.after_step(take_step(batch))
     return training.model, writer.measured

@@ -111,6 +111,7 @@ def duplicate(x: Tensor, rep: int) -> Tensor:
         x: (batch, ...).
 
     Returns:
-        (rep * batch, ...) with row r * batch + i equal to row i of x.
+        (rep * batch, ...) with row r * batch + i equal to row i of x. The rows of a batch of one
+        share their memory.
     """
-    return x.repeat(rep, *[1] * (x.dim() - 1))
+    return x.expand(rep, *x.shape).flatten(0, 1)

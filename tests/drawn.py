@@ -57,7 +57,7 @@ def numbered_images() -> Images:
     test = from_blocks(bits(torch.arange(10000))).view(-1, 28, 28)
     test[:, 20:24, 24:28] = 128 / 255
     test = (255 * test).round().byte().flatten(1)
-    return Images("numbered", test[:100], labels[:100], test, labels)
+    return Images("numbered", test[:100], test, labels)
 
 
 class Reader(nn.Module):

@@ -15,7 +15,7 @@ DEFAULTS = {
     "cuda_graph": 1,
     **{"z": 10, "iter_max": 20000, "iter_save": 10000, "run": 0, "train": 1, "resume": 0},
     **{"nn": "v1", "batch_size": 100, "lr": 0.001, "lr_schedule": "constant", "kl_weight": 1.0},
-    **{"dataset": "auto", "data_dir": "data", "runs": 1, "jobs": 0},
+    **{"dataset": "auto", "data_dir": "data", "valid": 0, "iwae": 0, "runs": 1, "jobs": 0},
     **{"compare": 0, "figures": 0, "explorer": 0, "device": "auto"},
 }
 
@@ -52,7 +52,7 @@ def test_iter_save_has_the_same_default_in_python():
         (["--run", "-1"], "--run: must be a whole number from 0"),
         (["--batch_size", "0"], "--batch_size: must be"),
         (["--train", "yes"], "--train: must be a whole number from 0 to "),
-        (["--dataset", "cifar"], "--dataset: must be auto or mnist or synthetic, not 'cifar'"),
+        (["--dataset", "cifar"], "--dataset: must be auto or mnist or fashion"),
         (["--nn", "v0"], "v1 or watched, not 'v0'"),
         (["--device", "gpu"], "--device: this machine has no device 'gpu', only "),
         (["--device", "cuda:99"], "--device: this machine has no device 'cuda:99'"),

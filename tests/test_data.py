@@ -34,7 +34,7 @@ def images_with(test_labels):
     """A data set with these labels, whose test images are all different."""
     generator = torch.Generator().manual_seed(3)
     pixels = torch.randint(256, (len(test_labels), 784), dtype=torch.uint8, generator=generator)
-    return data.Images("some", pixels[:0], test_labels[:0], pixels, test_labels)
+    return data.Images("some", pixels[:0], pixels, test_labels)
 
 
 def table():
@@ -68,6 +68,15 @@ def test_positions_start_over_if_a_digit_has_fewer_images():
     images = images_with(torch.arange(10, dtype=torch.uint8).repeat(7))
     for digit, indices in enumerate(images.subset_indices.view(10, 10)):
         assert indices.tolist() == [10 * (i % 7) + digit for i in table()[digit]]
+
+
+@pytest.mark.parametrize("labels", [[], range(1, 27), range(5), range(11), [0] * 10])
+@pytest.mark.parametrize("n", [60, 2600])
+def test_without_ten_digits_the_subset_is_the_first_hundred_images(labels, n):
+    labels = torch.tensor([*labels]).repeat(n)[:n] if labels else torch.empty(0)
+    pixels = torch.zeros(n, 784, dtype=torch.uint8)
+    images = data.Images("some", pixels, pixels, labels)
+    assert images.subset_indices.tolist() == [i % n for i in range(100)]
 
 
 def test_test_images_are_binarized_once_and_by_the_protocol():

@@ -15,7 +15,12 @@ from codebase.arguments import parse_arguments
 from codebase.evaluate import Bounds, Measured
 from codebase.runs.checkpoint import save_model
 from codebase.runs.folder import CHECKPOINTS, RunFolder
-from codebase.runs.results import write_metrics, write_results, write_settings
+from codebase.runs.results import (
+    write_iwae_of_all,
+    write_metrics,
+    write_results,
+    write_settings,
+)
 from codebase.runs.tables import compare, report_runs
 from codebase.settings import VERSION, Settings
 from codebase.train import new_model
@@ -187,13 +192,14 @@ def test_the_columns_and_keys_that_are_explained_are_those_of_the_files(tmp_path
 
     write_metrics(folder, [])
     assert first_cells("metrics.csv") == header(folder.metrics)
-    write_settings(folder, torch.device("cpu"), 0, {})
+    write_settings(folder, torch.device("cpu"), 0, {"files": {}, "commit": None})
     content = json.loads(folder.settings_file.read_text())
     assert first_cells("settings.json") == [*content]
     assert first_cells("settings.json", 1) == [*content["starts"][0]]
     page = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
     assert {*content["settings"]} <= {*SPAN.findall(page)}
-    write_results(folder, 20_000, Measured(bounds, bounds), [1.0], {1: 3.0})
+    write_results(folder, 20_000, Measured(bounds, bounds, bounds), [1.0], {1: 3.0})
+    write_iwae_of_all(folder, 20_000, 5000, 3.0, 0.1, 0.1, 10)
     results = json.loads(folder.results(20_000).read_text())
     assert first_cells("results-NNNNN.json") == [*results]
     report_runs([settings, settings._replace(run=9)], {})

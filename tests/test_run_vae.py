@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 import torch
@@ -30,9 +31,10 @@ def bounds_of(output):
 def lines_of(measured):
     """The two lines of the report with the bounds of a model of the synthetic digits."""
     labels = ("100 test images", "all 300 test images")
+    errors = ("", f" ± {measured.all.error:.2f}")
     return [
-        f"NELBO: {nelbo:.4f}. KL: {kl:.4f}. REC: {rec:.4f}  (synthetic, {label})"
-        for (nelbo, kl, rec), label in zip(measured[:2], labels, strict=True)
+        f"NELBO: {nelbo:.2f}{error}. KL: {kl:.2f}. REC: {rec:.2f}  (synthetic, {label})"
+        for (nelbo, kl, rec, _), error, label in zip(measured[:2], errors, labels, strict=True)
     ]
 
 
@@ -96,10 +98,10 @@ def test_a_loaded_model_also_has_importance_weighted_bounds(run_vae, small, synt
     assert abs(values[0] - measured.subset.nelbo) < 1
     model, x = load_trained(SMALL, CPU), synthetic_images.subset_bits
     for k, (_, value) in zip((1, 10, 100, 1000), iwae, strict=True):
-        assert value == f"{evaluate.negative_iwae(model, x, k):.4f}"
+        assert value == f"{evaluate.negative_iwae(model, x, k):.2f}"
     assert (RUN.path / "visualizing_result.png").read_bytes() == picture
     results = json.loads(RUN.results(30).read_text())
-    assert [f"{value:.4f}" for value in results["negative IWAE"].values()] == [v for _, v in iwae]
+    assert [f"{value:.2f}" for value in results["negative IWAE"].values()] == [v for _, v in iwae]
     assert [*results["negative IWAE"]] == ["1", "10", "100", "1000"]
     of_dimensions = results["KL of each latent dimension"]
     assert len(of_dimensions) == 3
@@ -155,18 +157,40 @@ def test_the_bounds_of_a_model_from_another_program_are_saved(run_vae, small):
 def test_every_option_reaches_the_run(run_vae, small, synthetic_images, tmp_path, monkeypatch):
     finished = run_vae(
         *(*small, "--z", 2, "--iter_max", 12, "--iter_save", 5, "--batch_size", 7, "--run", 4),
-        *("--lr", "5e-4", "--lr_schedule", "linear", "--kl_weight", "2.5"),
+        *("--lr", "5e-4", "--lr_schedule", "linear", "--kl_weight", "2.5", "--valid", 90),
     )
     assert finished.returncode == 0, finished.stderr
-    chosen = Settings("tiny", 2, 7, 5e-4, "linear", 2.5, 12, "synthetic", 4)
+    chosen = Settings("tiny", 2, 7, 5e-4, "linear", 2.5, 12, "synthetic", 90, 4)
     folder = RunFolder(chosen)
     models = [folder.model(step).read_bytes() for step in (5, 10, 12)]
     assert f"Model name: {chosen.name}\n" in finished.stdout
 
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
-    train(chosen, synthetic_images, CPU, iter_save=5)
+    train(chosen, synthetic_images.hold_out(90), CPU, iter_save=5)
     assert models == [folder.model(step).read_bytes() for step in (5, 10, 12)]
+
+
+@pytest.mark.slow
+def test_the_report_has_importance_weighted_bounds_on_all_images(run_vae, small, synthetic_images):
+    finished = run_vae(*small, "--iwae", 20)
+    assert finished.returncode == 0, finished.stderr
+    (measured,) = json.loads(RUN.results(30).read_text())[
+        "negative IWAE of all test images"
+    ].values()
+    model, x = load_trained(SMALL, CPU), synthetic_images.test_bits
+    each = [evaluate.negative_iwae(model, image, 20) for image in x.split(1)]
+    assert measured["bound"] == pytest.approx(mean(each), abs=0.5)
+    assert measured["standard error"] == pytest.approx(stdev(each) / math.sqrt(300), rel=0.5)
+    assert measured["bits per dimension"] == pytest.approx(measured["bound"] / 784 / math.log(2))
+    shown = "{bound:.2f} ± {standard error:.2f}  (synthetic, all 300 test images)"
+    assert f"Negative IWAE-20: {shown.format(**measured)}" in finished.stdout
+
+
+def test_more_validation_images_than_there_are_is_an_error(run_vae, small):
+    finished = run_vae(*small, "--valid", 600)
+    assert finished.returncode == 2
+    assert "--valid" in finished.stderr and "600 training images" in finished.stderr
 
 
 @pytest.mark.slow
@@ -190,7 +214,7 @@ def test_train_2_trains_and_prints_importance_weighted_bounds(run_vae, small, mo
     assert trained.returncode == 0, trained.stderr
     assert "Saved to" in trained.stdout
     for iw in (1, 10, 100, 1000):
-        assert f"\nNegative IWAE-{iw}: {iw}.0000  (synthetic, 100 test images)\n" in trained.stdout
+        assert f"\nNegative IWAE-{iw}: {iw}.00  (synthetic, 100 test images)\n" in trained.stdout
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ VALUES = {
     "kl_weight": st.floats(min_value=0, allow_infinity=False),
     "iter_max": numbers,
     "dataset": words,
+    "valid": st.integers(0, 10**9),
     "run": st.integers(0, 10**9),
 }
 any_settings = st.builds(Settings, **VALUES)
@@ -24,7 +25,7 @@ LINEAR = {"lr": 2e-3, "lr_schedule": "linear"}
 
 
 def test_the_defaults_are_those_of_the_assignment():
-    assert Settings() == ("v1", 10, 100, 1e-3, "constant", 1.0, 20000, "mnist", 0)
+    assert Settings() == ("v1", 10, 100, 1e-3, "constant", 1.0, 20000, "mnist", 0, 0)
     assert {*Settings._fields} == {*VALUES}
 
 
@@ -39,6 +40,7 @@ def test_the_defaults_are_those_of_the_assignment():
             LINEAR | {"iter_max": 8000},
             "model=vae_z=10_lr=0.002_lr_schedule=linear_iter_max=8000_run=0000",
         ),
+        ({"valid": 10_000}, "model=vae_z=10_valid=10000_run=0000"),
         ({"dataset": "synthetic"}, "model=vae_z=10_dataset=synthetic_run=0000"),
         ({"nn": "v2", "batch_size": 500}, "model=vae_nn=v2_z=10_batch_size=500_run=0000"),
         ({"kl_weight": 4.0}, "model=vae_z=10_kl_weight=4.0_run=0000"),

@@ -298,7 +298,7 @@ def test_an_interrupted_and_resumed_run_has_the_same_bytes(tmp_path, sampling):
 def test_no_generator_state_is_saved():
     interrupt(after=3)
     state = checkpoint.load(STATE)
-    assert state.keys() == {"settings", "files", "training", "window", "seconds"}
+    assert state.keys() == {"settings", "files", "commit", "training", "window", "seconds"}
     assert state["training"].keys() == {"step", "model", "optimizer", "numbers"}
     assert state["training"]["model"].keys() == new_model(TINY).state_dict().keys()
 

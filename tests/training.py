@@ -52,8 +52,8 @@ def make_images() -> Images:
     for number in (205, 60):
         labels = torch.arange(number) % 10
         noise = torch.randint(128, (number, 784), generator=generator)
-        parts += [(shapes[labels] + noise).byte(), labels.byte()]
-    return Images("synthetic", *parts)
+        parts.append((shapes[labels] + noise).byte())
+    return Images("synthetic", *parts, labels.byte())
 
 
 IMAGES = make_images()

@@ -1,4 +1,4 @@
-"""Figures: grids of images, scatter plots of digits, axes, titles and files."""
+"""Figures: grids of images, scatter plots, axes, titles and files."""
 
 import io
 import textwrap
@@ -74,15 +74,28 @@ def name_axes(axes: Axes, title: str, x: str, y: str = "") -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def scatter_digits(axes: Axes, points: Tensor, digits: Tensor) -> None:
-    """Plot points (n, 2) in the colours of their digits (n,), with one scale for both axes."""
-    # A single call keeps the order of the data set, so that no digit hides the others.
+def scatter_points(axes: Axes, points: Tensor, labels: Tensor) -> None:
+    """Plot points (n, 2) in the colours of their labels (n,), with one scale for both axes.
+
+    There are ten colours, so further labels repeat them. Without labels, (0,), all have one colour.
+    """
+    # A single call keeps the order of the data set, so that no label hides the others.
     x, y = points.T
-    dots = axes.scatter(x, y, 2, digits, cmap="tab10", vmin=0, vmax=9, linewidths=0)
     axes.set_aspect("equal")
-    handles, labels = dots.legend_elements(num=list(range(10)), fmt="{x:.0f}")
+    if not len(labels):
+        axes.scatter(x, y, 2, "C0", linewidths=0)
+        return
+    dots = axes.scatter(x, y, 2, labels % 10, cmap="tab10", vmin=0, vmax=9, linewidths=0)
+    classes = labels.unique().tolist()
+    handles, _ = dots.legend_elements(num=[label % 10 for label in classes])
     axes.legend(
-        handles, labels, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8
+        handles,
+        [str(label) for label in classes],
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+        ncols=1 + len(classes) // 25,
+        frameon=False,
+        fontsize=8,
     )
 
 

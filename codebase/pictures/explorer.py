@@ -29,7 +29,9 @@ SHOWN = 1_000  # test images in the page; the first 100 are the subset
 def write(model: VAE, images: Images, title: str, path: Path) -> None:
     """Write the page for a model and test images, or raise UserError as `_layers` does."""
     # The page shows the subset, and other test images at equal distances in the data set.
-    others = torch.tensor(sorted({*range(len(images.test))} - {*images.subset_indices.tolist()}))
+    everything = {*range(len(images.test))}
+    rest = sorted(everything - {*images.subset_indices.tolist()})
+    others = torch.tensor(rest or sorted(everything))
     chosen = others[torch.linspace(0, len(others) - 1, SHOWN - len(images.subset_indices)).long()]
     indices = torch.cat([images.subset_indices, chosen])
     device = device_of(model)
@@ -47,7 +49,7 @@ def write(model: VAE, images: Images, title: str, path: Path) -> None:
         "limit": max(4, math.ceil(all_m.abs().max().item())),
         "plane": _plane(m, all_m),
         "indices": indices.tolist(),
-        "digits": images.test_labels[indices].tolist(),
+        "labels": images.test_labels[indices].tolist() if len(images.test_labels) else [],
         "pixels": _base64(images.test[indices]),
         "bits": _base64((x.view(-1, 8) @ 2.0 ** torch.arange(7, -1, -1, device=device)).byte()),
     }

@@ -10,7 +10,7 @@ from codebase.evaluate import device_of
 from codebase.models.vae import VAE
 from codebase.pictures import drawing, latent
 from codebase.runs.folder import RunFolder
-from codebase.runs.results import ALL, SUBSET, TRAIN, Row, read_metrics
+from codebase.runs.results import ALL, SUBSET, TRAIN, VALID, Row, read_metrics
 from codebase.settings import Settings
 from codebase.system.errors import report_errors
 
@@ -18,6 +18,7 @@ PANELS = ("NELBO", "KL(q(z | x) || p(z))", "REC, -log p(x | z)")
 # Label, colour and marker for each set of images; the last set is plotted on top.
 STYLES = {
     TRAIN: ("training batches, mean of 100 steps", "0.6", ""),
+    VALID: ("validation images", "C2", "^"),
     ALL: ("all test images", "C0", "s"),
     SUBSET: ("100 test images", "C3", "o"),
 }
@@ -74,7 +75,7 @@ def learning_curve(rows: Sequence[Row]) -> Figure | None:
 
 @torch.no_grad()
 def reconstructions(model: VAE, images: Images) -> Figure:
-    """Show a test image of each digit, its binarized input, and the means of p(x | E[z | x])."""
+    """Show ten test images, their binarized inputs, and the means of p(x | E[z | x])."""
     x = images.subset_bits[::10]
     m, _ = model.enc.encode(x.to(device_of(model)))
     pixels = images.test[images.subset_indices[::10]] / 255
@@ -86,7 +87,7 @@ def reconstructions(model: VAE, images: Images) -> Figure:
 
 @torch.no_grad()
 def interpolation(model: VAE, images: Images) -> Figure:
-    """Show ten steps between the posterior means of two test images, for five pairs of digits."""
+    """Show ten steps between the posterior means of two test images, for five pairs."""
     x = images.subset_bits[::10].to(device_of(model))
     m, _ = model.enc.encode(x)
     steps = torch.linspace(0, 1, 10).to(m).view(1, 10, 1)

@@ -29,7 +29,7 @@ def latent_space(model: VAE, images: Images) -> Figure | None:
     return _traversal(model, m, images.test_labels, kl_of_dimensions(model, images.test_bits))
 
 
-def _plane(model: VAE, m: Tensor, digits: Tensor) -> Figure:
+def _plane(model: VAE, m: Tensor, labels: Tensor) -> Figure:
     """Show the plane of two dimensions: its decoder means, and the posterior means m (n, 2)."""
     # The axes hold 99 % of the posterior means, and all of the prior that matters.
     farthest = m.abs().amax(1)
@@ -40,14 +40,14 @@ def _plane(model: VAE, m: Tensor, digits: Tensor) -> Figure:
     z = torch.cartesian_prod(-centres, centres).flip(1)  # z1 grows to the right, z2 upwards
     drawing.show_grid(left, model.compute_sigmoid_given(z.to(m)), cells, cells, limit)
     drawing.name_axes(left, "decoder means", "$z_1$", "$z_2$")
-    drawing.scatter_digits(right, m.cpu(), digits)
+    drawing.scatter_points(right, m.cpu(), labels)
     right.set(xlim=(-limit, limit), ylim=(-limit, limit))
     title = f"posterior means of {len(m):,} test images ({(farthest > limit).sum()} outside)"
     drawing.name_axes(right, title, "$z_1$", "$z_2$")
     return figure
 
 
-def _traversal(model: VAE, m: Tensor, digits: Tensor, kl: Tensor) -> Figure:
+def _traversal(model: VAE, m: Tensor, labels: Tensor, kl: Tensor) -> Figure:
     """Show the decoder means along each dimension, and the posterior means m (n, z) in a plane."""
     order = kl.argsort(descending=True).tolist()
     shown = order[:MOST_DIMENSIONS]
@@ -63,7 +63,7 @@ def _traversal(model: VAE, m: Tensor, digits: Tensor, kl: Tensor) -> Figure:
         title += f"; {len(hidden)} more have a KL of at most {kl[hidden[0]]:.2f}"
     drawing.name_axes(left, title, "value of the dimension; the others are 0")
     directions, share = principal_components(m)
-    drawing.scatter_digits(right, ((m - m.mean(0)) @ directions).cpu(), digits)
+    drawing.scatter_points(right, ((m - m.mean(0)) @ directions).cpu(), labels)
     names = [f"principal component {i + 1} ({share[i]:.0%} of variance)" for i in (0, 1)]
     drawing.name_axes(right, f"posterior means of {len(m):,} test images", *names)
     return figure

@@ -1,6 +1,7 @@
-"""Provenance: the files of a run's model, and the numbers that its modules count."""
+"""Provenance: the code of a run's model, and the numbers that its modules count."""
 
 import hashlib
+import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,15 @@ def source_files(model: VAE) -> dict[str, str]:
             content = Path(sys.modules[name].__file__ or "").read_bytes()
             sums[name] = hashlib.sha256(content).hexdigest()
     return sums
+
+
+def git_commit() -> str | None:
+    """The commit that is checked out where this file is; None without git or a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    with suppress(OSError, subprocess.SubprocessError):
+        finished = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        return finished.stdout.strip()
+    return None
 
 
 def changed_files(before: dict[str, str], now: dict[str, str]) -> str:

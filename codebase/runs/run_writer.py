@@ -15,7 +15,7 @@ from codebase.data import Images
 from codebase.evaluate import Bounds, Measured, measure
 from codebase.runs import checkpoint, results
 from codebase.runs.folder import RunFolder
-from codebase.runs.provenance import source_files
+from codebase.runs.provenance import git_commit, source_files
 from codebase.system.errors import Interrupted, UserError
 from codebase.system.signals import caught_signals
 from codebase.system.streams import progress
@@ -42,6 +42,7 @@ class RunWriter:
         self.iter_save, self.seconds_between_states = iter_save, seconds_between_states
         self.folder = RunFolder(training.settings)
         self.files = source_files(training.model)
+        self.code = {"files": self.files, "commit": git_commit()}
         self.rows: list[results.Row] = []
         self.window = torch.zeros(3, device=training.device)  # sum of the bounds since the last row
         self.measured: Measured | None = None  # the newest bounds, in the first process
@@ -115,7 +116,7 @@ class RunWriter:
         if start == 0 and (earlier := self.folder.move_aside()):
             advice = "--resume 1 would have continued it"
             tqdm.write(f"The earlier run is now {earlier}; {advice}")
-        results.write_settings(self.folder, self.training.device, start, self.files)
+        results.write_settings(self.folder, self.training.device, start, self.code)
 
     def _resume(self) -> None:
         """Restore the run from its folder, if there is one, and complete its last save."""
@@ -155,9 +156,9 @@ class RunWriter:
     def _measure(self) -> None:
         if self.processes.first:
             self.measured = measure(self.training.model, self.images)
-            self._check_finite(self.measured.subset.nelbo + self.measured.all.nelbo)
-            self._add_row(results.SUBSET, self.measured.subset)
-            self._add_row(results.ALL, self.measured.all)
+            for images, bounds in results.sets_of(self.measured).items():
+                self._check_finite(bounds.nelbo)
+                self._add_row(images, bounds)
 
     def _add_row(self, images: str, bounds: Bounds) -> None:
         # After a resume, a row may be there already.
@@ -176,7 +177,7 @@ class RunWriter:
         results.write_metrics(self.folder, self.rows)
         state = {
             "settings": self.settings.identity(),
-            "files": self.files,
+            **self.code,
             "training": self.training.state_dict(),
             "window": self.window,
             "seconds": self._seconds(),

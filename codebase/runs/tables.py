@@ -3,17 +3,30 @@
 import math
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from statistics import fmean, stdev
 
-from codebase.evaluate import Measured
 from codebase.runs.folder import CHECKPOINTS, RunFolder
-from codebase.runs.results import all_runs, read_results, trained_files
-from codebase.settings import Settings
+from codebase.runs.results import all_runs, read_results, read_weighted, trained_files
+from codebase.settings import Settings, dataset_title
 from codebase.system.errors import UserError, report_errors
 from codebase.system.files import write_csv
 
-BOUNDS = ("NELBO", "KL", "REC", "NELBO, all test images")
-VALUES = (*BOUNDS, "seconds")
+Values = dict[str, float]  # the numbers of a run by the names of their columns
+SUBSET = ("NELBO", "KL", "REC")  # on the assignment's 100 test images
+ALL, VALID, SECONDS = "NELBO, all test images", "NELBO, validation images", "seconds"
+
+
+def read_values(folder: RunFolder, step: int) -> Values | None:
+    """The numbers of a model for tables, seconds last; None if it was not measured."""
+    measured = read_results(folder, step)
+    if not measured:
+        return None
+    values = dict(zip(SUBSET, measured.subset[:3], strict=True)) | {ALL: measured.all.nelbo}
+    if measured.valid:
+        values[VALID] = measured.valid.nelbo
+    values |= read_weighted(folder, step)
+    return values | ({} if math.isnan(measured.seconds) else {SECONDS: measured.seconds})
 
 
 def report_runs(runs: Sequence[Settings], failures: dict[int, str]) -> int:
@@ -24,66 +37,107 @@ def report_runs(runs: Sequence[Settings], failures: dict[int, str]) -> int:
     """
     first = runs[0]
     end = [str(first.iter_max), first.dataset]
-    finished: dict[int, list[float]] = {}
+    finished: dict[int, Values] = {}
+    for settings in runs:
+        values = read_values(RunFolder(settings), settings.iter_max)
+        if values and settings.run not in failures:
+            finished[settings.run] = values
+    names = _columns(finished.values())
+    numbers = names[:-1]  # without the seconds
     shown: list[list[str]] = []
     for settings in runs:
-        measured = read_results(RunFolder(settings), settings.iter_max)
-        if measured and settings.run not in failures:
-            values = finished[settings.run] = _values(measured)
-            cells = [*map("{:.4f}".format, values[:-1]), _minutes(values[-1])]
+        if values := finished.get(settings.run):
+            time = _minutes(values.get(SECONDS, math.nan))
+            cells = [*(_two_decimals(values.get(name, math.nan)) for name in numbers), time]
         else:
-            cells = [f"failed: {failures.get(settings.run, 'no results')}", *[""] * 4]
+            message = failures.get(settings.run, "no results")
+            cells = [f"failed: {message}", *[""] * len(numbers)]
         shown.append([str(settings.run), *cells, *end])
-    statistics = _statistics(finished.values())[:-1]
+    statistics = _statistics(finished.values(), numbers)
     for i, name in enumerate(("average", "standard deviation")):
         if len(finished) > i:
-            shown.append([name, *(f"{pair[i]:.4f}" for pair in statistics), "", "", ""])
+            shown.append([name, *(_two_decimals(pair[i]) for pair in statistics), "", "", ""])
     path = CHECKPOINTS / f"{first.name}-{runs[-1].run:04d}_steps={first.iter_max}.csv"
-    lines = [[run, *values, *end] for run, values in finished.items()]
+    lines = [
+        [run, *(values.get(name, "") for name in names), *end] for run, values in finished.items()
+    ]
     not_saved: list[str] = []
     with report_errors(not_saved):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_csv(path, [["run", *VALUES, "steps", "data"], *lines])
+        write_csv(path, [["run", *names, "steps", "data"], *lines])
         print(f"Saved to {path}", file=sys.stderr)
     print(f"Bounds in nats per image, {path.stem}\n")
-    _print_markdown(["run", *BOUNDS, "training time", "steps", "data"], shown)
+    _print_markdown(["run", *numbers, "training time", "steps", "data"], shown)
     return int(len(finished) < len(runs) or bool(not_saved))
 
 
 def compare() -> None:
-    """Print and save a line for each combination of settings, the lowest bound first."""
+    """Print a table for each data set and number of validation images, and save all in one file.
+
+    A line has the runs of one combination of settings. The lowest bound on the validation images,
+    or on all test images if none are held out, comes first.
+    """
     # Runs of different code are not averaged.
-    groups: dict[tuple[str, int, str], list[list[float]]] = {}
+    groups: dict[tuple[Settings, str], list[Values]] = {}
     for folder in all_runs():
-        step = max(folder.saved_steps("results"), default=0)
-        if last := read_results(folder, step):
-            changes = folder.settings.changes().items()
-            label = ", ".join(f"{key}={value}" for key, value in changes if key != "run")
-            key = label, step, str(trained_files(folder))
-            groups.setdefault(key, []).append(_values(last))
-        elif step:
+        step = folder.settings.iter_max
+        if values := read_values(folder, step):
+            key = folder.settings._replace(run=0), str(trained_files(folder))
+            groups.setdefault(key, []).append(values)
+        elif step in folder.saved_steps("results"):
             print(f"{folder.results(step)} is damaged; --train 0 writes it again", file=sys.stderr)
     if not groups:
         raise UserError(f"there are no finished runs in {CHECKPOINTS}; train some first")
-    table = [([*key[:2], len(runs)], _statistics(runs)) for key, runs in groups.items()]
-    table.sort(key=lambda line: line[1][BOUNDS.index("NELBO, all test images")])
+    tables: dict[tuple[str, int], list[tuple[Settings, list[Values]]]] = {}
+    for (settings, _), runs in groups.items():
+        tables.setdefault((settings.dataset, settings.valid), []).append((settings, runs))
     path = CHECKPOINTS / "compare.csv"
-    header = ["settings", "steps", "runs"]
-    names = [name for value in VALUES for name in (value, f"{value} deviation")]
-    numbers = [["" if math.isnan(x) else x for pair in pairs for x in pair] for _, pairs in table]
-    lines = [[*start, *cells] for (start, _), cells in zip(table, numbers, strict=True)]
+    print(f"Bounds in nats per image, mean ± standard deviation over runs; also in {path}")
+    for (dataset, valid), lines in sorted(tables.items()):
+        decisive = [VALID if valid else ALL]
+        lines.sort(key=lambda line: _statistics(line[1], decisive)[0])
+        names = _columns(values for _, runs in lines for values in runs)
+        print(f"\n{dataset_title(dataset)}{f', {valid} validation images' if valid else ''}\n")
+        shown = []
+        for settings, runs in lines:
+            start = [_label(settings), str(settings.iter_max), str(len(runs))]
+            shown.append([*start, *map(_plus_minus, _statistics(runs, names))])
+        _print_markdown(["settings", "steps", "runs", *names], shown)
     with report_errors([]):
-        write_csv(path, [header + names, *lines])
-    print(f"Bounds in nats per image, mean and standard deviation over runs; also in {path}\n")
-    shown = [[*map(str, start), *map(_plus_minus, pairs)] for start, pairs in table]
-    _print_markdown([*header, *VALUES], shown)
+        _write_comparison(path, [line for _, lines in sorted(tables.items()) for line in lines])
 
 
-def _statistics(runs: Iterable[Sequence[float]]) -> list[tuple[float, float]]:
-    """Mean and standard deviation of each of the VALUES; nan where too few are known."""
+def _label(settings: Settings) -> str:
+    """The settings that differ from the assignment's, apart from those that a table has anyway."""
+    others = ("iter_max", "dataset", "valid", "run")
+    return ", ".join(f"{key}={x}" for key, x in settings.changes().items() if key not in others)
+
+
+def _write_comparison(path: Path, lines: Sequence[tuple[Settings, list[Values]]]) -> None:
+    """Write a CSV file with a column for each setting and for the statistics of each number."""
+    names = _columns(values for _, runs in lines for values in runs)
+    columns = [name for name in Settings._fields if name not in ("iter_max", "run")]
+    statistics = [x for name in names for x in (name, f"{name} deviation")]
+    table: list[list[object]] = [[*columns, "steps", "runs", *statistics]]
+    for settings, runs in lines:
+        numbers = [x for pair in _statistics(runs, names) for x in pair]
+        cells = ["" if math.isnan(x) else x for x in numbers]
+        own = [getattr(settings, name) for name in columns]
+        table.append([*own, settings.iter_max, len(runs), *cells])
+    write_csv(path, table)
+
+
+def _columns(runs: Iterable[Values]) -> list[str]:
+    """The names of all numbers that runs have, the seconds last."""
+    names = dict.fromkeys([*SUBSET, ALL, *(name for values in runs for name in values)])
+    return [*(name for name in names if name != SECONDS), SECONDS]
+
+
+def _statistics(runs: Iterable[Values], names: Sequence[str]) -> list[tuple[float, float]]:
+    """Mean and standard deviation of each number; nan where too few runs have it."""
     pairs = []
-    for column in zip(*runs, strict=True):
-        known = [x for x in column if not math.isnan(x)]
+    for name in names:
+        known = [values[name] for values in runs if name in values]
         deviation = stdev(known) if len(known) > 1 else math.nan
         pairs.append((fmean(known) if known else math.nan, deviation))
     return pairs
@@ -94,8 +148,8 @@ def _print_markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> No
         print(f"| {' | '.join(cells)} |")
 
 
-def _values(measured: Measured) -> list[float]:
-    return [*measured.subset, measured.all.nelbo, measured.seconds]
+def _two_decimals(x: float) -> str:
+    return "" if math.isnan(x) else f"{x:.2f}"
 
 
 def _plus_minus(pair: tuple[float, float]) -> str:

@@ -9,18 +9,16 @@ import torch
 WEIGHTS, ORDER, STEP = range(3)
 
 
-def seed_for(run: int, purpose: int, number: int = 0, rank: int = 0) -> int:
-    """Derive a seed of 64 bits for one purpose of a run.
+def seed_for(run: int, purpose: int, number: int = 0) -> int:
+    """Derive a seed of 32 bits, all that PyTorch's CPU generator uses, for one purpose of a run.
 
-    PyTorch's generator for the CPU uses the lower 32 bits. So two of a run's 20,000 steps have the
-    same noise in one run of twenty, by chance.
+    Two seeds of a run and a purpose never coincide, because they count on from a random start.
 
     Args:
-        number: the epoch or the step.
-        rank: this process's number among those that share a batch.
+        number: counts the epochs, or the parts of all batches, from 0 to 2**32 - 1.
     """
-    entropy = np.random.SeedSequence((run, purpose, number, rank))
-    return int(entropy.generate_state(1, np.uint64)[0])
+    start = np.random.SeedSequence((run, purpose)).generate_state(1, np.uint32)[0]
+    return (int(start) + number) % 2**32
 
 
 def seed_all(seed: int, device: torch.device) -> None:

@@ -3,7 +3,7 @@
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 
@@ -39,6 +39,15 @@ def silenced() -> Iterator[None]:
 def is_interactive() -> bool:
     """Whether a bar can be redrawn in place, as in a terminal or notebook but not in a file."""
     return "ipykernel" in sys.modules or sys.stderr.isatty()
+
+
+def with_bar(items: Sequence, description: str) -> Iterator:
+    """Iterate over the items, and show how many are done."""
+    from tqdm import auto  # slow
+
+    seconds = 0.25 if is_interactive() else 30
+    bar = auto.tqdm(items, description, leave=False, mininterval=seconds, dynamic_ncols=True)
+    return iter(bar)
 
 
 @contextmanager

@@ -1,9 +1,9 @@
-"""A few random images with the MD5 sums of MNIST: as files, and as a download."""
+"""A few random images in the formats of the data sets: as files, and as a download."""
 
 import hashlib
 import os
+import struct
 from collections.abc import Callable
-from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 
@@ -12,45 +12,37 @@ import torch
 from torch import Tensor
 
 from codebase.data import Images
-from codebase.datasets.loading import DOWNLOADS
+from codebase.datasets.sources import SOURCES
 
+# Images and labels for training and for testing.
 FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+NEEDED = (FILES[0], *FILES[2:])
 
 
 def idx(values: Tensor) -> bytes:
-    """A tensor of bytes as a file in MNIST's format."""
-    header = [0x800 + values.dim(), *values.shape]
-    content = b"".join(number.to_bytes(4, "big") for number in header)
-    return content + values.numpy().tobytes()
+    """A tensor of bytes or of int32 as a file in the IDX format."""
+    kind, letter = (8, "B") if values.dtype == torch.uint8 else (12, "i")
+    header = struct.pack(f">HBB{values.dim()}I", 0, kind, values.dim(), *values.shape)
+    return header + struct.pack(f">{values.numel()}{letter}", *values.flatten().tolist())
 
 
-def random_images(*sizes: int) -> list[Tensor]:
+def random_images(*sizes: int, side: int = 28, classes: int = 10) -> list[Tensor]:
     """Images and labels for training and for testing, in the order of FILES."""
     tensors = []
     for n in sizes:
-        tensors.append(torch.randint(256, (n, 28, 28), dtype=torch.uint8))
-        tensors.append((torch.arange(n) % 10).byte())
+        tensors.append(torch.randint(256, (n, side, side), dtype=torch.uint8))
+        tensors.append((torch.arange(n) % classes).byte())
     return tensors
 
 
-def add_data_set(
-    monkeypatch: pytest.MonkeyPatch, name: str, class_name: str, tensors: list[Tensor]
-) -> None:
-    """Enter a data set with the MD5 sums of these images in the table DOWNLOADS."""
-    sums = [hashlib.md5(idx(values)).hexdigest() for values in tensors]
-    monkeypatch.setitem(DOWNLOADS, name, (class_name, *sums))
-    names = ("auto", *DOWNLOADS, "synthetic")
-    monkeypatch.setattr("codebase.datasets.loading.DATASETS", names)
-
-
-def write(folder: Path, tensors: list[Tensor]) -> None:
+def write(folder: Path, tensors: list[Tensor], names: tuple[str, ...] = FILES) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, values in zip(FILES, tensors, strict=True):
+    for name, values in zip(names, tensors, strict=True):
         (folder / name).write_bytes(idx(values))
 
 
@@ -61,16 +53,17 @@ def replace_download(
     import torchvision
 
     def download(self):
-        os.makedirs(self.raw_folder)
+        os.makedirs(self.raw_folder, exist_ok=True)
         action(Path(self.raw_folder))
 
     monkeypatch.setattr(getattr(torchvision.datasets, class_name), "download", download)
 
 
 def are(images: Images, tensors: list[Tensor]) -> bool:
-    """Whether a data set has these images and labels."""
-    flat = [x.flatten(1) if x.dim() > 1 else x for x in tensors]
-    return all(map(torch.equal, astuple(images)[1:], flat))
+    """Whether a data set has these images, and these labels of the test images."""
+    train, _, test, labels = tensors
+    same = torch.equal(images.train, train.flatten(1)) and torch.equal(images.test, test.flatten(1))
+    return same and images.test_labels.tolist() == labels.tolist()
 
 
 def files_below(folder: Path) -> list[str]:
@@ -81,7 +74,9 @@ def files_below(folder: Path) -> list[str]:
 def few(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """A few images whose MD5 sums count as those of MNIST."""
     tensors = random_images(5, 3)
-    add_data_set(monkeypatch, "mnist", "MNIST", tensors)
+    pairs = zip(FILES, tensors, strict=True)
+    sums = {name: hashlib.md5(idx(x)).hexdigest() for name, x in pairs if name in NEEDED}
+    monkeypatch.setitem(SOURCES, "mnist", SOURCES["mnist"]._replace(md5=sums))
     return tensors
 
 

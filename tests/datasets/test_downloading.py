@@ -6,7 +6,7 @@ import sys
 from urllib.error import URLError
 
 import pytest
-from few import FILES, are, files_below, write
+from few import FILES, NEEDED, are, files_below, write
 
 from codebase.datasets.loading import load
 from codebase.system.errors import DownloadError, UserError
@@ -14,7 +14,7 @@ from codebase.system.errors import DownloadError, UserError
 pytest_plugins = "few"
 
 
-@pytest.mark.parametrize("missing", FILES)
+@pytest.mark.parametrize("missing", NEEDED)
 def test_all_files_are_downloaded_if_one_is_missing(tmp_path, raw, few, downloading, missing):
     (raw / missing).unlink()
     downloading(lambda folder: write(folder, few))
@@ -89,7 +89,7 @@ def test_a_failed_download_gives_the_reason_and_leaves_no_file(
     message = str(caught.value)
     assert f"({reason or 'Connection reset'})" in message
     assert f"{tmp_path}/new/folder/MNIST/raw" in message
-    assert all(name in message for name in FILES)
+    assert all(name in message for name in NEEDED)
     assert "--dataset synthetic" in message
     assert "\n" not in message
     assert caught.value.__cause__ is error

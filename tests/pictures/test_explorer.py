@@ -183,7 +183,7 @@ def test_the_page_holds_the_subset_and_others_from_the_whole_data_set(page, imag
     assert indices[100:].diff().min() > 0 and indices[100:].diff().max() < 20
     assert indices[100] < 20 and indices[-1] > 9980
     assert content["dataset"] == "numbered"
-    assert content["digits"] == images.test_labels[indices].tolist()
+    assert content["labels"] == images.test_labels[indices].tolist()
     assert numbers(content["pixels"], np.uint8).view(1000, 784).equal(images.test[indices])
     eight = numbers(content["bits"], np.uint8)[:, None] >> torch.arange(7, -1, -1) & 1
     bits = eight.view(1000, 784).float()

@@ -65,7 +65,7 @@ def test_a_chosen_image_is_encoded_and_its_nelbo_shown(page, model, images):
         x = images.subset_bits[i]
         assert ink(page, "bits").equal((255 * x).long())
         assert source(page) == "a sample from the posterior"
-        name = f"test image {rows[i]}, a {images.test_labels[rows[i]]}"
+        name = f"test image {rows[i]}, labelled {images.test_labels[rows[i]]}"
         assert name in find(page, "#explanation").text
         assert find(page, "#gallery :checked").accessible_name == name
         assert numbers(page) == pytest.approx(expected_numbers(model, x, z_of(page)), abs=0.011)
@@ -84,7 +84,7 @@ def test_the_gallery_shows_the_subset(page, images):
         return label.querySelector("input").ariaLabel;
     })"""
     names = page.execute_script(script)
-    assert names == [f"test image {row}, a {images.test_labels[row]}" for row in rows]
+    assert names == [f"test image {row}, labelled {images.test_labels[row]}" for row in rows]
     for i in (0, 43, 99):
         assert ink(page, f"image-{i}").equal(images.test[rows[i]].long())
 

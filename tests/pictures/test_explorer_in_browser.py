@@ -28,7 +28,7 @@ def test_every_control_works_with_the_keyboard(page):
     assert controls >= {"means", "cross", "share", "take-a", "take-b"}
 
     find(page, "#gallery :checked").send_keys(Keys.ARROW_RIGHT)
-    assert find(page, "#gallery :checked").accessible_name.endswith("a 2")
+    assert find(page, "#gallery :checked").accessible_name.endswith("labelled 2")
     assert page.execute_script("return state.image.index") == 21
     find(page, "#to-prior").send_keys(Keys.ENTER)
     assert source(page) == "a sample from the prior"

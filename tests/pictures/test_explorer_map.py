@@ -1,11 +1,15 @@
 """The map of the explorer page: its points, and moving z with mouse, finger and keys."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from browsing import change, choose, find, ink, press, source, touch, z_of
 from plane import Map
 from selenium.webdriver import Keys
 from selenium.webdriver.common.actions.action_builder import ActionBuilder
+
+from codebase.pictures import explorer
 
 pytestmark = pytest.mark.slow
 pytest_plugins = ["explorer_pages"]
@@ -27,7 +31,7 @@ def off_plane(map_, move):
 
 def assert_points_have_colours(map_):
     """Check that each isolated point has the colour of its digit."""
-    digits = torch.tensor(map_.page.execute_script("return content.digits"))
+    digits = torch.tensor(map_.page.execute_script("return content.labels"))
     colours = torch.stack([map_.colour(f"--d{digit}") for digit in range(10)])
     chosen = map_.lonely(6)
     assert len(chosen) > 40 and len(digits[chosen].unique()) == 10
@@ -45,6 +49,26 @@ def test_every_point_is_on_the_map_in_the_colour_of_its_digit(map_):
     torch.testing.assert_close(middle, torch.full((2,), map_.side / 2), rtol=0, atol=1.5)
     assert_points_have_colours(map_)
     assert all(label in find(map_.page, "#axes").text for label in map_.labels)
+
+
+@pytest.mark.parametrize("labels", [range(1, 27), ()], ids=["letters", "no labels"])
+def test_the_map_shows_other_labels_or_none(open_page, model, images, tmp_path, labels):
+    values = torch.tensor([*labels]).repeat(385)[: len(images.test)]
+    explorer.write(model, replace(images, test_labels=values), "", tmp_path / "page.html")
+    map_ = Map(open_page(tmp_path / "page.html"))
+    legend = find(map_.page, "#legend")
+    assert legend.text.split() == [str(label) for label in labels]
+    assert legend.rect["width"] <= map_.side + 2
+    assert ("coloured by label" in find(map_.page, "#map .lead").text) == bool(labels)
+    map_.hover(map_.places[map_.lonely(12)[0]])
+    assert ("labelled" in find(map_.page, "#tip").text) == bool(labels)
+    shades = {label: map_.colour(f"--d{label % 10}") for label in labels}
+    chosen = map_.lonely(6)
+    seen = map_.seen_at("points", map_.places[chosen])[:, :3]
+    for i, shade in zip(chosen, seen, strict=True):
+        label = map_.page.execute_script(f"return content.labels[{i}]")
+        expected = shades[label] if labels else map_.colour("--muted")
+        assert (shade - expected).abs().max() <= 2
 
 
 def test_points_are_at_the_posterior_means(map_, model, images):
@@ -120,7 +144,7 @@ def test_a_point_shows_its_image_and_a_click_goes_there(map_, corners, model, im
     for i in corners:
         map_.hover(map_.places[i])
         row = int(tip.text.split()[2].strip(","))
-        assert tip.text == f"test image {row}, a {images.test_labels[row]}"
+        assert tip.text == f"test image {row}, labelled {images.test_labels[row]}"
         assert row == page.execute_script(f"return content.indices[{i}]")
         assert ink(page, "tip canvas").equal(images.test[row].long())
         plane = find(page, "#cross").rect
@@ -263,7 +287,7 @@ def test_the_slider_interpolates_from_a_to_b(map_, line_ends, images):
     for i, end in (5, "a"), (95, "b"):
         row = page.execute_script(f"return content.indices[{i}]")
         assert ink(page, end).equal(images.test[row].long())
-        name = f"Image {end.upper()}: test image {row}, a {images.test_labels[row]}"
+        name = f"Image {end.upper()}: test image {row}, labelled {images.test_labels[row]}"
         assert find(page, f"#{end}").get_attribute("ariaLabel") == name
 
 

@@ -120,7 +120,7 @@ def test_each_image_of_a_grid_with_axes_is_in_the_middle_of_its_cell():
 
 def test_the_colour_of_a_digit_does_not_depend_on_the_other_digits():
     _, axes = drawing.new_figure(3)
-    drawing.scatter_digits(axes, torch.rand(4, 2), torch.tensor([3, 8, 3, 1]))
+    drawing.scatter_points(axes, torch.rand(4, 2), torch.tensor([3, 8, 3, 1]))
     axes.figure.draw_without_rendering()
     (dots,) = axes.collections
     colours = [to_rgb(colour) for colour in dots.get_facecolor()]
@@ -130,9 +130,22 @@ def test_the_colour_of_a_digit_does_not_depend_on_the_other_digits():
         assert to_rgb(handle.get_markerfacecolor()) == to_rgb(f"C{text.get_text()}")
 
 
+def test_more_labels_repeat_the_ten_colours_and_points_without_labels_have_one():
+    _, (left, right) = drawing.new_figure(3, 1, 2)
+    drawing.scatter_points(left, torch.rand(26, 2), torch.arange(1, 27))
+    drawing.scatter_points(right, torch.rand(26, 2), torch.empty(0))
+    left.figure.draw_without_rendering()
+    colours = [to_rgb(colour) for colour in left.collections[0].get_facecolor()]
+    assert colours == [to_rgb(f"C{label % 10}") for label in range(1, 27)]
+    texts = [text.get_text() for text in left.get_legend().get_texts()]
+    assert texts == [str(label) for label in range(1, 27)]
+    assert len(right.collections[0].get_facecolor()) == 1
+    assert right.get_legend() is None
+
+
 def test_points_have_one_scale_on_both_axes():
     _, axes = drawing.new_figure(3)
-    drawing.scatter_digits(axes, torch.tensor([[0.0, 0.0], [9.0, 1.0]]), torch.tensor([0, 1]))
+    drawing.scatter_points(axes, torch.tensor([[0.0, 0.0], [9.0, 1.0]]), torch.tensor([0, 1]))
     axes.figure.draw_without_rendering()
     (x0, y0), (x1, y1) = axes.transData.transform([(0, 0), (1, 1)])
     assert x1 - x0 == pytest.approx(y1 - y0)

@@ -15,6 +15,7 @@ from codebase.runs.results import (
     all_runs,
     read_metrics,
     read_results,
+    write_iwae_of_all,
     write_metrics,
     write_results,
     write_settings,
@@ -164,6 +165,27 @@ def test_the_file_of_results_holds_all_measurements():
     }
 
 
+def test_bounds_on_all_images_have_their_standard_error_and_stay_in_the_file():
+    measured = Measured(
+        Bounds(3.0, 1.0, 2.0), Bounds(4.0, 1.0, 3.0, 0.5), Bounds(5.0, 1.0, 4.0, 0.7)
+    )
+    write_results(RUN, 30, measured, KL, {})
+    for samples, bound in ((50, 3.5), (5000, 3.25)):
+        write_iwae_of_all(RUN, 30, samples, bound, 0.25, bound / 543.4, 7)
+    write_results(RUN, 30, measured, KL, {})
+    found = content(RUN.results(30))
+    assert found["all test"]["standard error"] == 0.5
+    assert found["valid"] == {"NELBO": 5.0, "KL": 1.0, "REC": 4.0, "standard error": 0.7}
+    assert found["negative IWAE of all test images"].keys() == {"50", "5000"}
+    assert found["negative IWAE of all test images"]["5000"] == {
+        "bound": 3.25,
+        "standard error": 0.25,
+        "bits per dimension": 3.25 / 543.4,
+        "active units": 7,
+    }
+    assert read_results(RUN, 30)[:3] == measured[:3]
+
+
 def test_the_seconds_of_training_come_from_the_rows():
     write_results(RUN, 100, MEASURED, KL, {})
     unknown = read_results(RUN, 100)
@@ -212,4 +234,5 @@ def test_numbers_that_json_lacks_are_left_out():
     write_results(RUN, 30, Measured(bounds, bounds), [1.0], {100: 2.0})
     content = json.loads(RUN.results(30).read_text(), parse_constant=pytest.fail)
     assert content["seconds"] is None
+    assert "standard error" not in content["all test"]
     assert content["negative IWAE"] == {"10": 2.5, "100": 2.0}

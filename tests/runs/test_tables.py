@@ -9,7 +9,13 @@ import torch
 
 from codebase.evaluate import Bounds, Measured
 from codebase.runs.folder import CHECKPOINTS, RunFolder
-from codebase.runs.results import Row, write_metrics, write_results, write_settings
+from codebase.runs.results import (
+    Row,
+    write_iwae_of_all,
+    write_metrics,
+    write_results,
+    write_settings,
+)
 from codebase.runs.tables import compare, report_runs
 from codebase.settings import Settings
 from codebase.system.errors import UserError
@@ -25,13 +31,14 @@ def empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def put(settings, nelbo, kl, rec, on_all, seconds=60.0, step=None):
+def put(settings, nelbo, kl, rec, on_all, seconds=60.0, step=None, valid=None):
     """Write the folder of a run that has ended with these bounds."""
     folder, step = RunFolder(settings), step or settings.iter_max
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.model(step).touch()
     write_settings(folder, torch.device("cpu"), 0, {})
-    measured = Measured(Bounds(nelbo, kl, rec), Bounds(on_all, 2, on_all - 2))
+    held_out = valid and Bounds(valid, 2, valid - 2)
+    measured = Measured(Bounds(nelbo, kl, rec), Bounds(on_all, 2, on_all - 2, 0.25), held_out)
     if not math.isnan(seconds):
         write_metrics(folder, [Row(step, "test", measured.subset, seconds)])
     write_results(folder, step, measured, [kl], {})
@@ -62,15 +69,15 @@ def two_runs():
 def reported(capsys):
     """The status, the lines on the screen and the lines of the file, without their headers."""
 
-    def reported(runs, failures):
+    def reported(runs, failures, *more):
         status = report_runs(runs, failures)
         output, errors = capsys.readouterr()
         path = errors.removeprefix("Saved to ").removesuffix("\n")
         header, *lines = cells(output)
-        assert header == ["run", *VALUES[:4], "training time", "steps", "data"]
+        assert header == ["run", *VALUES[:4], *more, "training time", "steps", "data"]
         with open(path, newline="") as file:
             names, *saved = csv.reader(file)
-        assert names == ["run", *VALUES, "steps", "data"]
+        assert names == ["run", *VALUES[:4], *more, "seconds", "steps", "data"]
         return status, lines, saved
 
     return reported
@@ -80,11 +87,11 @@ def test_the_table_averages_the_finished_runs(two_runs, reported):
     status, lines, saved = reported(RUNS, {1: "no, and with a comma"})
     assert status == 1
     assert lines == [
-        ["0", "100.0000", "20.0000", "80.0000", "99.0000", "01:01", "500", "mnist"],
+        ["0", "100.00", "20.00", "80.00", "99.00", "01:01", "500", "mnist"],
         ["1", "failed: no, and with a comma", "", "", "", "", "500", "mnist"],
-        ["2", "102.5000", "19.0000", "83.5000", "98.0000", "60:00", "500", "mnist"],
-        ["average", "101.2500", "19.5000", "81.7500", "98.5000", "", "", ""],
-        ["standard deviation", "1.7678", "0.7071", "2.4749", "0.7071", "", "", ""],
+        ["2", "102.50", "19.00", "83.50", "98.00", "60:00", "500", "mnist"],
+        ["average", "101.25", "19.50", "81.75", "98.50", "", "", ""],
+        ["standard deviation", "1.77", "0.71", "2.47", "0.71", "", "", ""],
     ]
     assert [(line[0], *map(float, line[1:6]), *line[6:]) for line in saved] == [
         (str(run), *LAST[run], "500", "mnist") for run in (0, 2)
@@ -114,7 +121,7 @@ def test_a_run_counts_only_with_results_of_its_last_step_and_if_it_did_not_fail(
 
 def test_seconds_that_are_not_known_are_left_out(two_runs, reported):
     put(RUNS[1], 99, 20, 79, 98, math.nan)
-    assert reported(RUNS, {})[1][1][4:6] == ["98.0000", ""]
+    assert reported(RUNS, {})[1][1][4:6] == ["98.00", ""]
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\x00", b"a" * 1_000_000, b'"', b"1\n2,3\n"])
@@ -134,16 +141,16 @@ def test_an_earlier_file_of_the_table_is_replaced(two_runs, reported, content):
 
 @pytest.fixture
 def compared(capsys):
-    """The lines on the screen and the lines of the file, without their headers."""
+    """The lines on the screen, by the column, and the lines of the file."""
 
     def compared():
         compare()
-        header, *lines = cells(capsys.readouterr().out)
-        assert header == ["settings", "steps", "runs", *VALUES]
+        shown = []
+        for table in capsys.readouterr().out.split("\n\n")[2::2]:
+            header, *lines = cells(table)
+            shown.append([dict(zip(header, line, strict=True)) for line in lines])
         with open(CHECKPOINTS / "compare.csv", newline="") as file:
-            names, *saved = csv.reader(file)
-        assert names == header[:3] + [n for v in VALUES for n in (v, f"{v} deviation")]
-        return lines, saved
+            return shown, [*csv.DictReader(file)]
 
     return compared
 
@@ -154,36 +161,76 @@ def test_each_settings_has_a_line_with_the_lowest_bound_first(compared):
         put(USUAL._replace(run=run), x, x / 5, 4 * x / 5, x - 1, 200.0 + run)
         put(BEST._replace(run=run), x - 1, x / 5, 4 * x / 5, x - 2)
     put(Settings(z=2, kl_weight=4.0), 150.0, 30.0, 120.0, 149.0, math.nan)
-    lines, saved = compared()
+    [lines], saved = compared()
     starts = [
-        ["z=10, lr=0.004, lr_schedule=linear, iter_max=8000", "8000", "3"],
+        ["z=10, lr=0.004, lr_schedule=linear", "8000", "3"],
         ["z=10", "20000", "3"],
         ["z=2, kl_weight=4.0", "20000", "1"],
     ]
-    assert [line[:3] for line in lines] == [line[:3] for line in saved] == starts
+    assert [[line[key] for key in ("settings", "steps", "runs")] for line in lines] == starts
+    for line, settings in zip(saved, (BEST, USUAL, Settings(z=2, kl_weight=4.0)), strict=True):
+        own = settings._asdict()
+        del own["run"]
+        assert line["steps"] == str(own.pop("iter_max"))
+        assert {key: line[key] for key in own} == {key: str(x) for key, x in own.items()}
     columns = [values, [x / 5 for x in values], [4 * x / 5 for x in values]]
     columns += [[x - 1 for x in values], [200.0, 201.0, 202.0]]
-    pairs = [(mean(column), stdev(column)) for column in columns]
-    assert lines[1][3:] == [f"{average:.2f} ± {deviation:.2f}" for average, deviation in pairs]
-    assert [*map(float, saved[1][3:])] == pytest.approx([x for pair in pairs for x in pair])
-    assert lines[2][3:] == ["150.00", "30.00", "120.00", "149.00", ""]
-    assert saved[2][3:] == ["150.0", "", "30.0", "", "120.0", "", "149.0", "", "", ""]
+    for name, column in zip(VALUES, columns, strict=True):
+        pair = mean(column), stdev(column)
+        assert lines[1][name] == f"{pair[0]:.2f} ± {pair[1]:.2f}"
+        assert float(saved[1][name]) == pytest.approx(pair[0])
+        assert float(saved[1][f"{name} deviation"]) == pytest.approx(pair[1])
+    assert [lines[2][name] for name in VALUES] == ["150.00", "30.00", "120.00", "149.00", ""]
+    assert [saved[2][key] for key in ("NELBO", "NELBO deviation", "seconds")] == ["150.0", "", ""]
 
 
-def test_runs_of_one_settings_with_other_steps_have_lines_of_their_own(compared):
-    """Each run counts with the last model that has results."""
-    put(USUAL, 105.0, 20, 80, 104.0, step=10_000)
+def test_other_data_have_other_tables_and_validation_images_decide(compared):
+    """The second of the settings is better on the test images, but worse where one may look."""
+    for lr, test, valid in ((0.001, 99.0, 98.0), (0.002, 98.0, 99.0)):
+        settings = Settings(lr=lr, valid=10_000)
+        put(settings, test, 20, test - 20, test, valid=valid)
+        put(Settings(lr=lr), test, 20, test - 20, test)
+    put(Settings(dataset="synthetic"), 30.0, 10, 20, 30.0)
+    (usual, held_out, synthetic), saved = compared()
+    assert [line["settings"] for line in usual] == ["z=10, lr=0.002", "z=10"]
+    assert [line["settings"] for line in held_out] == ["z=10", "z=10, lr=0.002"]
+    assert [line["NELBO, validation images"] for line in held_out] == ["98.00", "99.00"]
+    assert [line["NELBO"] for line in synthetic] == ["30.00"]
+    assert "NELBO, validation images" not in usual[0]
+    found = [(line["dataset"], line["valid"], line["lr"]) for line in saved]
+    expected = [("mnist", "0", "0.002"), ("mnist", "0", "0.001"), ("mnist", "10000", "0.001")]
+    assert found == [*expected, ("mnist", "10000", "0.002"), ("synthetic", "0", "0.001")]
+
+
+def test_importance_weighted_bounds_have_columns_of_their_own(compared, reported):
+    for run, bound in enumerate((95.0, 96.0)):
+        put(RUNS[run], 100.0, 20, 80, 99.0)
+        write_iwae_of_all(RunFolder(RUNS[run]), 500, 5000, bound, 0.25, 0.175, 9 + run)
+    [[line]], [saved] = compared()
+    assert line["negative IWAE-5000, all test images"] == "95.50 ± 0.71"
+    assert (line["active units"], saved["active units"]) == ("9.50 ± 0.71", "9.5")
+    _, lines, rows = reported(RUNS[:2], {}, "negative IWAE-5000, all test images", "active units")
+    assert [line[5:7] for line in lines] == [
+        ["95.00", "9.00"],
+        ["96.00", "10.00"],
+        ["95.50", "9.50"],
+        ["0.71", "0.71"],
+    ]
+    assert [row[5:7] for row in rows] == [["95.0", "9.0"], ["96.0", "10.0"]]
+
+
+def test_only_finished_runs_are_compared(compared):
     put(USUAL, 100.0, 20, 80, 99.0)
     put(USUAL._replace(run=1), 105.0, 20, 80, 104.0, step=10_000)
     RunFolder(USUAL._replace(run=1)).model(20_000).touch()
-    assert [line[:3] for line in compared()[0]] == [["z=10", "20000", "1"], ["z=10", "10000", "1"]]
+    assert [line["runs"] for line in compared()[0][0]] == ["1"]
 
 
 def test_a_damaged_file_removes_only_its_own_run(compared):
     for run in (0, 1):
         put(USUAL._replace(run=run), 100.0 + run, 20, 80, 99)
     RunFolder(USUAL._replace(run=1)).results(20_000).write_text("damaged")
-    assert [line[2:4] for line in compared()[0]] == [["1", "100.00"]]
+    assert [(line["runs"], line["NELBO"]) for line in compared()[0][0]] == [("1", "100.00")]
 
 
 def test_without_runs_there_is_an_error():
