@@ -1,191 +1,182 @@
 """Check a student's solution, and say what is wrong with it."""
 
 import json
-import os
-import shutil
 import signal
 import sys
 import textwrap
-from contextlib import suppress
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
-from subprocess import DEVNULL, STDOUT, Popen, TimeoutExpired
-from tempfile import TemporaryDirectory
-from typing import Any
 
-from assignment import ROOT, TASKS, TASKS_OPTION, UTILS, VAE, VISUALIZE, Task
-from assignment.answers import Answers
+from assignment import FURTHER, ROOT, TASKS, TASKS_OPTION, VISUALIZE, Task
+from assignment.answers import SHOWN, Quantity
+from assignment.describe import describe
+from assignment.judging import (
+    HAS_SOLUTION,
+    SECONDS,
+    Report,
+    Result,
+    grade,
+    inputs_of,
+    known,
+    shown,
+)  # fmt: skip
+from assignment.probe import ARGUMENTS
+from assignment.process import ask, project, stop
+from assignment.submission import Submission, find
 from codebase.arguments import Parser
+from codebase.system.errors import UserError
 from codebase.system.files import write_atomically
 from codebase.system.streams import configure_output, flush_output
 
-NUMBERS = ROOT / "assignment" / "numbers.json"
-SECONDS = 60  # The time limit of a student's process; a picture may take three times as long.
-Files = dict[str, Path | None]  # For each file of the tasks, the student's version if it was sent.
-Ranges = dict[str, list[list[float]]]  # For each key, the expected numbers and their tolerances.
+
+def show(submission: Submission, task: Task) -> str:
+    """The inputs of a function, and its numbers of each dimension beside the right ones."""
+    inputs = inputs_of(task.name)
+    with project(submission) as folder:
+        reply = ask(folder, task.name, task.file, inputs, SECONDS / 3)
+    if reply.failure:
+        return reply.failure
+    found, (right, _) = describe(task.name, inputs, reply.record), known(task.name, {task.name})
+    lines = []
+    if task.name in ARGUMENTS:
+        names = ARGUMENTS[task.name]
+        columns = [inputs[name].flatten().tolist() for name in names]
+        both = (right, found)
+        columns += [x[SHOWN]["each dimension"].values for x in both if x.get(SHOWN)]
+        heads = ["image", *names, "right", "yours"]
+        lines.append("  ".join(f"{head:>14}" for head in heads))
+        for i, numbers in enumerate(zip(*columns, strict=True)):
+            image = i // inputs[names[0]].shape[1] + 1
+            lines.append("  ".join([f"{image:14}", *(f"{x:14.4f}" for x in numbers)]))
+    for part in (right.keys() | found.keys()) - {SHOWN}:
+        for key in {**right.get(part, {}), **found.get(part, {})}:
+            ours, theirs = (shown(x.get(part, {}).get(key, Quantity())) for x in (right, found))
+            lines.append(f"{key}: {theirs}, should be {ours}")
+    return "\n".join(lines)
 
 
-def mismatched_keys(answers: Answers, expected: Ranges) -> list[str]:
-    """Keys whose answers are off by more than the tolerance, and keys that only one side has."""
-
-    def matches(key: str) -> bool:
-        triples = zip(answers[key], *expected[key], strict=False)
-        near = [a == b or abs(a - b) <= c or (a != a and b != b) for a, b, c in triples]
-        return all(near) and len(answers[key]) == len(expected[key][0])
-
-    both = answers.keys() & expected.keys()
-    return [k for k in dict.fromkeys([*expected, *answers]) if k not in both or not matches(k)]
-
-
-def run_student(task: Task, files: Files, run: Path) -> tuple[Answers | str, list[str]]:
-    """Run a student's files in a process; give its answers, or a sentence instead, and notes."""
-    notes = []
-    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        for package in ("assignment", "codebase"):  # A copy without the right answers.
-            ignore = shutil.ignore_patterns("*.json", "*.md", "__pycache__")
-            shutil.copytree(ROOT / package, Path(folder, package), ignore=ignore)
-        for file, path in files.items():
-            missing = f"raise ImportError('{Path(file).name} is missing')"
-            Path(folder, file).write_bytes(path.read_bytes() if path else missing.encode())
-        (work := Path(folder, "work")).mkdir()
-        command = [sys.executable, "-m", "assignment.student", task.name, task.file, run]
-        variables = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "agg"}
-        variables["PYTHONPATH"] = os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])
-        with open(work / "printed", "w+", errors="replace") as printed:
-            options: dict[str, Any] = {"stdin": DEVNULL, "stdout": printed, "stderr": STDOUT}
-            options |= {"cwd": work, "env": os.environ | variables}
-            seconds = SECONDS * (3 if task.file == VISUALIZE else 1)
-            process = Popen(command, start_new_session=True, **options)
-            try:
-                status = process.wait(seconds)
-                cause = f"with status {status}" if status >= 0 else f"by signal {-status}"
-                answers: Answers | str = f"its process ended {cause}"
-            except TimeoutExpired:
-                answers = f"it did not end within {seconds} seconds"
-            finally:
-                # Windows has no process groups, and most groups have no process left.
-                with suppress(AttributeError, ProcessLookupError):
-                    has_ended = process.poll() is not None
-                    os.killpg(process.pid, signal.SIGKILL)
-                    notes += ["processes that it left running were killed"] * has_ended
-                process.kill()
-                process.wait()
-            # The student's code may have deleted or damaged the file.
-            with suppress(OSError, AttributeError, TypeError, ValueError):
-                read = json.loads((work / "answer").read_text())
-                is_sentence = isinstance(read, str)
-                answers = read if is_sentence else {k: [*map(float, x)] for k, x in read.items()}
-            if size := printed.seek(0, os.SEEK_END):
-                printed.seek(0)
-                notes.append(f"it printed {size} bytes, beginning: {printed.read(150).strip()}")
-            return answers, notes
-
-
-def check(task: Task, files: Files, run: Path, failed: set[str]) -> tuple[bool, list[str]]:
-    """Check one task, given the tasks that have failed; give the verdict and sentences about it."""
-    answers, notes = run_student(task, files, run)
-    # A mistake in sample_gaussian costs points once: tasks that call it are excused for its noise.
-    excused = task.file != UTILS and "sample_gaussian" in failed
-    if isinstance(answers, str):
-        return False, [answers, *["solve task 1 first, which this needs"] * excused, *notes]
-    known = json.loads(NUMBERS.read_text())[task.name]
-    right = known["right"]
-    ignored = {k for k in {*answers, *right} if excused and (k.endswith(" z") or "gradient" in k)}
-    mismatched = [key for key in mismatched_keys(answers, right) if key not in ignored]
-    if not mismatched:
-        return True, ["everything is correct", *notes]
-    lines, is_complete = explanation(answers, known, mismatched, ignored)
-    for key in mismatched[: 2 if is_complete else 8]:
-        found, expected = _shown(answers.get(key)), _shown(*right.get(key, [None]))
-        lines.append(f"{key}: came out {found}, should be {expected}")
-    plain = [key for key in right if "share of different" not in key and "same" not in key]
-    correct = [key for key in plain if key not in {*mismatched, *ignored}]
-    return False, [*lines, f"correct: {', '.join(correct) or 'nothing'}", *notes]
-
-
-def explanation(
-    answers: Answers, known: dict[str, Any], mismatched: list[str], ignored: set[str]
-) -> tuple[list[str], bool]:
-    """The sentences of the mistakes behind the answers, and whether one explains them all."""
-    right = known["right"]
-    sentences, explained = [], set[str]()
-    for sentence, changes in known["wrong"]:
-        expected = {key: ranges for key, ranges in (right | changes).items() if ranges}
-        unexplained = {*mismatched_keys(answers, expected)} - ignored
-        if not unexplained:
-            return [sentence], True
-        # Bounds and gradients depend on all mistakes. If everything else that this one changes came
-        # out as it predicts, and no earlier one explains it, it is one of several mistakes.
-        own = {k for k in {*changes} - {"NELBO", "NIWAE"} - ignored if "gradient" not in k}
-        if own & {*mismatched} and not own & (unexplained | explained) and {*right} <= {*answers}:
-            explained |= own
-            sentences.append(sentence)
-    rest = "something else is wrong too" if sentences else "No known mistake alone explains this"
-    return [*sentences, f"{rest}. {known['example']}"], False
-
-
-def _shown(values: list[float] | None, errors: list[float] | None = None) -> str:
-    """Numbers, with tolerances where these matter; "yes" if there are none, "no" for None."""
-    if values is None:
-        return "no"
-    pairs = zip(values, errors or [0] * len(values), strict=True)
-    shown = (f"{x:.4g}±{e:.1g}" if e > 1e-3 * abs(x) else f"{x:.4f}" for x, e in pairs)
-    return " ".join(shown) or "yes"
-
-
-def _wrapped(text: str) -> str:
+def wrapped(text: str) -> str:
     """Any text as a few printable lines of at most 80 characters."""
     printable = "".join(letter if letter.isprintable() else " " for letter in text)
-    return textwrap.indent(textwrap.fill(textwrap.shorten(printable, 1_000), 74), "  ")
+    return textwrap.indent(textwrap.fill(textwrap.shorten(printable, 1_000), 78), "  ")
+
+
+def text_of(result: Result) -> str:
+    """The points of a task and the sentences about it."""
+    task = result.task
+    head = f"Task {task.number or '+'}, {task.name}: {result.points} of {task.points} points"
+    return "\n".join([head, *map(wrapped, result.lines)])
+
+
+def text(report: Report) -> str:
+    """A report for the student."""
+    total = [sum(x.points for x in report.results), sum(x.task.points for x in report.results)]
+    parts = ["\n".join(map(textwrap.fill, report.for_student))] * bool(report.for_student)
+    parts += [*map(text_of, report.results), "Total: {} of {} points".format(*total)]
+    return "\n\n".join(parts) + "\n"
+
+
+def results_json(report: Report, tasks: Sequence[Task]) -> bytes:
+    """Gradescope's results.json: tasks without a result have 0 points."""
+    done = {result.task: result for result in report.results}
+    tests = []
+    for task in tasks:
+        result = done.get(task, Result(task, 0, ["not checked"]))
+        test = {"name": f"Task {task.number or '+'}, {task.name}", "max_score": task.points}
+        test |= {"score": result.points, "output": "\n".join(map(wrapped, result.lines))}
+        tests.append(test | {"status": "passed" if result.points == task.points else "failed"})
+    results = {"output": "\n".join(report.for_student) or "Checked.", "tests": tests}
+    results["extra_data"] = {"for the teacher": report.for_teacher}
+    return json.dumps(results, indent=1).encode()
+
+
+def arguments(argv: list[str] | None) -> Namespace:
+    """Read the command line. A DIR may follow the names of tasks or --run."""
+    parser = Parser(prog="assignment.check", description=__doc__)
+    parser.add_argument("dir", nargs="?", type=Path, metavar="DIR", help="a solution")
+    parser.add_argument("--tasks", **TASKS_OPTION | {"choices": None})
+    names = [task.name for task in TASKS]
+    parser.add_argument("--only", choices=names, metavar="TASK", help="check this task alone")
+    parser.add_argument("--run", nargs="?", const="", metavar="NAME", help="also check a run")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="Gradescope's results.json")
+    parser.add_argument(
+        "--show",
+        choices=[x for x in names if x != "train"],
+        metavar="TASK",
+        help="print the inputs and numbers of a function",
+    )
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit (default 60)")
+    args = parser.parse_args(argv)
+    if not args.dir and args.tasks and args.tasks[-1] not in FURTHER:
+        args.dir = Path(args.tasks.pop())
+    if not args.dir and args.run and Path(args.run).exists():
+        args.dir, args.run = Path(args.run), ""
+    if unknown := [name for name in args.tasks if name not in FURTHER]:
+        parser.error(f"argument --tasks: {unknown[0]} is not one of {', '.join(FURTHER)}")
+    args.dir = args.dir or ROOT
+    if not args.dir.exists():
+        parser.error(f"argument DIR: {args.dir} does not exist")
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return 0 if all checked tasks are solved, else 1."""
-    parser = Parser(prog="assignment.check", description=__doc__)
-    parser.add_argument("dir", nargs="?", type=Path, default=ROOT, metavar="DIR", help="a solution")
-    parser.add_argument("--tasks", **TASKS_OPTION)
-    parser.add_argument("--run", metavar="NAME", default="", help="trained run in DIR/checkpoints")
-    parser.add_argument("--results", type=Path, metavar="FILE", help="Gradescope's results.json")
-    args = parser.parse_args(argv)
-    if not args.dir.is_dir():
-        parser.error(f"argument DIR: {args.dir} is not a folder")
-    if args.results:
-        try:  # An error comes before the work that it would lose.
-            write_atomically(args.results, b"")
-        except OSError as error:
-            parser.error(f"argument --results: {args.results}: {error.strerror}")
-    files = Files()
-    for file in (UTILS, VAE, VISUALIZE):
-        places = (args.dir / file, args.dir / file[len("codebase/") :], args.dir / Path(file).name)
-        files[file] = next((place for place in places if place.is_file()), None)
-    if not any(files.values()) and not args.results:  # Gradescope expects its file in any case.
-        parser.error(f"argument DIR: {args.dir} has no utils.py and no codebase/utils.py")
-    run = args.dir.absolute() / "checkpoints" / Path(args.run).name
-    tests, failed = [], set[str]()
-    for task in TASKS:
-        if not (task.number or task.name in args.tasks) or not (task.file or args.run):
-            continue
-        if task.file == VISUALIZE and not files[VISUALIZE]:  # Some courses ask for two files only.
-            print("visualize.py was not sent, so task 4 is not checked.\n")
-            continue
-        solved, lines = check(task, files, run, failed)
-        failed |= set() if solved else {task.name}
-        test = {"name": f"Task {task.number or '+'}, {task.name}", "max_score": task.points}
-        test |= {"score": task.points if solved else 0, "output": "\n".join(map(_wrapped, lines))}
-        tests.append(test | {"status": "passed" if solved else "failed"})
-        print("{name}: {score} of {max_score} points\n{output}\n".format(**test))
-    points = (sum(test[key] for test in tests) for key in ("score", "max_score"))
-    print("Total: {} of {} points".format(*points))
-    if args.results:
-        write_atomically(args.results, json.dumps({"tests": tests}, indent=1).encode())
-    return 1 if failed else 0
+    args = arguments(argv)
+    try:
+        submission = find(args.dir, runs=args.run is not None)
+    except UserError as error:
+        if not args.results:  # Gradescope expects its file in any case.
+            print(f"assignment.check: argument DIR: {error}", file=sys.stderr)
+            return 2
+        submission = Submission({}, {}, [str(error)], {})
+    if args.show:
+        print(show(submission, next(task for task in TASKS if task.name == args.show)))
+        return 0
+    asked = {task.name for task in TASKS if task.number and (task.file or args.run is not None)}
+    asked = {args.only} if args.only else asked | {*args.tasks}
+    if VISUALIZE not in submission.files and not (args.results or args.only):
+        asked -= {"visualize_samples"}  # Some courses ask for two files only.
+        submission.notes.append("visualize.py was not sent, so task 4 is not checked.")
+    tasks = [task for task in TASKS if task.name in asked]
+    results = list[Result]()
+
+    def save(report: Report) -> None:
+        """Write Gradescope's file, complete at any time."""
+        if args.results:
+            write_atomically(args.results, results_json(report, tasks))
+
+    def on_result(result: Result) -> None:
+        """Print a result and save it."""
+        print(text_of(result) + "\n")
+        results.append(result)
+        save(Report(results, submission.notes, []))
+
+    try:  # An error comes before the work that it would lose.
+        save(Report([], submission.notes, []))
+    except OSError as error:
+        print(f"assignment.check: argument --results: {error.strerror}", file=sys.stderr)
+        return 2
+    print("\n".join(map(textwrap.fill, submission.notes)) + "\n")
+    run = submission.runs.get(args.run) if args.run else submission.run
+    report = grade(submission, tasks, run, on_result, args.seconds)
+    print("\n".join(map(textwrap.fill, report.for_student[len(submission.notes) :])))
+    if HAS_SOLUTION and report.for_teacher:
+        print("For the teacher:", *report.for_teacher, sep="\n")
+    print(text(report).splitlines()[-1])
+    save(report)
+    return 0 if all(each.points == each.task.points for each in results) else 1
 
 
 if __name__ == "__main__":
     configure_output()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         status = main()
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
     except BrokenPipeError:
         status = 1
+    finally:
+        stop()
     sys.exit(flush_output(status))

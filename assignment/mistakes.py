@@ -1,0 +1,172 @@
+"""The right answers, and those of the mistakes in mistakes.md, computed with our solution.
+
+python -m assignment.mistakes [DATA_DIR] writes numbers.json, from which a hand-out's check reads
+both; with the folder of MNIST also the assignment's test images.
+"""
+
+import ast
+import base64
+import inspect
+import json
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from assignment import ROOT
+from assignment.answers import Answers, Mistake, Quantity, wrong_parts
+from assignment.describe import describe
+from assignment.inputs import ask
+from assignment.probe import BOUND, probe
+from codebase import utils
+from codebase.models import vae
+from codebase.pictures.drawing import image_grid
+
+TEXT = ROOT / "assignment" / "mistakes.md"
+NUMBERS = TEXT.with_name("numbers.json")
+CALLS = {"negative_elbo_bound": 3, "negative_iwae_bound": 12}
+PICTURE = "def visualize_samples(model): x = model.sample_x(200); return grid(x, 10, 20)"
+# The bounds of correct runs after training, and how far others may be from them.
+BOUNDS = Quantity((100.0, 19.5, 81.5), (2.0, 2.0, 2.5))
+
+
+@cache
+def table() -> dict[str, list[tuple[str, str]]]:
+    """For each function the lines of its mistakes, with their sentences."""
+    text = TEXT.read_text(encoding="utf-8")
+    sections = re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    return {name: re.findall(r"\n\| `(.*)` \| (.*) \|", section) for name, section in sections}
+
+
+def source(name: str) -> str:
+    """The code of our function for a task."""
+    owner = utils if hasattr(utils, name) else vae.VAE
+    return (
+        PICTURE
+        if name == "visualize_samples"
+        else textwrap.dedent(inspect.getsource(getattr(owner, name)))
+    )
+
+
+def solution(task: str, function: str = "", line: str = "") -> Callable[..., Any]:
+    """Our functions by name for `probe`, with a wrong line in one of them."""
+    space: dict[str, Any] = {**vars(vae), **vars(utils), "grid": picture, "enlarged": enlarged}
+    for name in {task, function} - {""}:
+        tree: Any = ast.parse(source(name))
+        body = tree.body[0].body
+        for statement in ast.parse(line).body if name == function else ():
+            # It replaces the statement that begins with the same word, or is put first.
+            word, *words = (ast.unparse(old).split()[0] for old in (statement, *body))
+            place = words.index(word) if word in words else 0
+            body[place : place + (word in words)] = [statement]
+        exec(compile(tree, "<mistake>", "exec"), space)
+    space["utils"] = type(
+        "utils", (), {name: staticmethod(x) for name, x in space.items() if callable(x)}
+    )
+    needs_model = "self" in source(task) or task == "visualize_samples"
+
+    def get(enc: torch.nn.Module, dec: torch.nn.Module, name: str) -> Callable[..., Any]:
+        model = vae.VAE(z_dim=enc.m.shape[1])
+        model.enc, model.dec = enc, dec
+        return (lambda *arguments: space[name](model, *arguments)) if needs_model else space[name]
+
+    return get
+
+
+def picture(x: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """A picture of images (n, 784)."""
+    small = 255 * image_grid(x.detach().float(), rows, columns)
+    return enlarged(small)
+
+
+def enlarged(x: torch.Tensor) -> torch.Tensor:
+    """A picture (height, width, 1), three by three pixels for each of x (height, width)."""
+    return x.byte().repeat_interleave(3, 0).repeat_interleave(3, 1)[..., None]
+
+
+def answers(task: str, seed: int, function: str = "", line: str = "") -> Answers:
+    """The answers of our solution, with a wrong line in it or not."""
+    if task == "train":
+        values = ast.literal_eval(line.removeprefix("return ")) if line else BOUNDS.values
+        errors = (2.0, 2.0, 2.0) if line else BOUNDS.errors
+        both = zip(BOUND, values, errors, strict=True)
+        return {"bounds": {name: Quantity([x], [error / 7]) for name, x, error in both}}
+    inputs = ask(task, seed)
+    return describe(
+        task, inputs, probe(task, solution(task, function, line), inputs, CALLS.get(task, 0))
+    )
+
+
+@cache
+def right(task: str, seed: int) -> Answers:
+    """The answers of our solution."""
+    return answers(task, seed)
+
+
+def mistakes(task: str, seed: int, called: Iterable[str] | None = None) -> Iterator[Mistake]:
+    """The mistakes in the task's function, and in those that it calls.
+
+    Args:
+        called: the functions that a student's solution calls. Only mistakes in these can be its
+            own, and only sentences about these are true.
+    """
+    code = f"{task}({source(task)}" if task != "train" else "train("
+    functions = [name for name in table() if f"{name}(" in code]
+    for function in sorted(functions, key=lambda name: name != task):
+        for line, sentence in table()[function] if called is None or function in called else ():
+            if called is not None and not mentioned(sentence) <= {*called}:
+                continue
+            if mistake := made(task, seed, function, line, sentence):
+                yield mistake
+
+
+def mentioned(sentence: str) -> set[str]:
+    """The functions that a sentence speaks of."""
+    return {name for name in table() if name in sentence.split("see ")[0]}
+
+
+@cache
+def made(task: str, seed: int, function: str, line: str, sentence: str) -> Mistake | None:
+    """The answers that a mistake changes, or None if the function fails or nothing changes."""
+    with suppress(Exception):
+        found = answers(task, seed, function, line)
+        changed = {name: found.get(name, {}) for name in wrong_parts(found, right(task, seed))}
+        return Mistake(sentence, function, changed) if changed else None
+    return None
+
+
+def main() -> None:
+    """Write numbers.json."""
+    numbers = json.loads(NUMBERS.read_text()) if NUMBERS.exists() else {}
+    if sys.argv[1:]:
+        from codebase.datasets.loading import load
+
+        bits = load("mnist", Path(sys.argv[1])).subset_bits.bool().numpy()
+        numbers["images"] = base64.b64encode(np.packbits(bits)).decode()
+    for task in table():
+        numbers[task] = {"right": rounded(right(task, 0))}
+        numbers[task]["wrong"] = [[*each[:2], rounded(each.parts)] for each in mistakes(task, 0)]
+    text = json.dumps({key: numbers[key] for key in ["images", *table()]}, separators=(",", ":"))
+    NUMBERS.write_text(text.replace("]],[", "]],\n[") + "\n")
+
+
+def rounded(parts: Answers) -> Any:
+    """The same with numbers of seven digits."""
+    return {
+        name: {
+            key: [[float(f"{x:.7g}") for x in each] for each in quantity]
+            for key, quantity in part.items()
+        }
+        for name, part in parts.items()
+    }
+
+
+if __name__ == "__main__":
+    main()
