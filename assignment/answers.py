@@ -94,6 +94,10 @@ def explain(
     unexplained = wrong_parts(found, right)
     matching, told = list[tuple[float, Mistake]](), list[Mistake]()
     for mistake in mistakes:
+        if any(
+            x.function != mistake.function and unexplained <= x.parts.keys() for _, x in matching
+        ):
+            break  # A function's own mistakes come before those of functions that it calls.
         if mistake.parts and (far := distance(found, mistake)) <= 1:
             matching.append((far, mistake))
             if far < 0.01 and unexplained <= mistake.parts.keys():

@@ -41,7 +41,7 @@ def show(submission: Submission, task: Task) -> str:
     lines = []
     if task.name in ARGUMENTS:
         names = ARGUMENTS[task.name]
-        columns = [inputs[name].flatten().tolist() for name in names]
+        columns: list[Sequence[float]] = [inputs[name].flatten().tolist() for name in names]
         both = (right, found)
         columns += [x[SHOWN]["each dimension"].values for x in both if x.get(SHOWN)]
         heads = ["image", *names, "right", "yours"]
@@ -86,7 +86,10 @@ def results_json(report: Report, tasks: Sequence[Task]) -> bytes:
         test = {"name": f"Task {task.number or '+'}, {task.name}", "max_score": task.points}
         test |= {"score": result.points, "output": "\n".join(map(wrapped, result.lines))}
         tests.append(test | {"status": "passed" if result.points == task.points else "failed"})
-    results = {"output": "\n".join(report.for_student) or "Checked.", "tests": tests}
+    results: dict[str, object] = {
+        "output": "\n".join(report.for_student) or "Checked.",
+        "tests": tests,
+    }
     results["extra_data"] = {"for the teacher": report.for_teacher}
     return json.dumps(results, indent=1).encode()
 

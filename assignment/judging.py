@@ -80,7 +80,7 @@ def known(task: str, called: set[str]) -> tuple[Answers, Iterable[Mistake]]:
             name: {key: Quantity(*x) for key, x in part.items()} for name, part in parts.items()
         }
 
-    wrong = (Mistake(*names, answers(parts)) for *names, parts in numbers["wrong"])
+    wrong = (Mistake(x, name, answers(parts)) for x, name, parts in numbers["wrong"])
     functions = {task.name for task in TASKS}
     return answers(numbers["right"]), (
         each
@@ -231,12 +231,12 @@ def compared(task: Task, found: Answers, right: Answers, wrong: set[str]) -> lis
             lines.append(f"{title(name, task)}: {shown(value)}, should be {ours}{mark}")
             tabled |= {name} if name in right.get(name, {}) or "iwae" in task.name else set()
     for part in sorted(wrong):
-        ours, theirs = right.get(part, {}), found.get(part, {})
-        keys = different(theirs, ours)
+        expected, theirs = right.get(part, {}), found.get(part, {})
+        keys = different(theirs, expected)
         lines += [key for key in keys if key in theirs and not theirs[key].values][:2]
-        numbers = [key for key in keys if key in ours and key in theirs and ours[key].values]
+        numbers = [x for x in keys if x in theirs and x in expected and expected[x].values]
         for key in [key for key in numbers if key.split(" with ")[0] not in tabled][:3]:
-            lines.append(f"{key}: {shown(theirs[key])}, should be {shown(ours[key])}")
+            lines.append(f"{key}: {shown(theirs[key])}, should be {shown(expected[key])}")
     return lines
 
 

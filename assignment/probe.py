@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 Inputs = dict[str, Tensor]
-Record = dict[str, Tensor | str]  # a string describes what is not a tensor
+Record = dict[str, Any]  # tensors, and strings that describe what is not a tensor
 BOUND = ("NELBO", "KL", "REC")
 COPIES = {
     "sample_gaussian": 5_333,
@@ -161,10 +161,10 @@ def probe_bound(
         z += values
         results.append(result)
     record: Record = {"latents": torch.tensor(counts)}
-    for name, values in zip(BOUND, zip(*results, strict=True), strict=True):
-        record |= collect(name, list(values))
-        if isinstance(values[-1], Tensor) and values[-1].requires_grad:
-            found = gradients(values[-1], [enc.m, enc.v, dec.shift])
+    for name, calls_of_it in zip(BOUND, zip(*results, strict=True), strict=True):
+        record |= collect(name, [*calls_of_it])
+        if isinstance(last := calls_of_it[-1], Tensor) and last.requires_grad:
+            found = gradients(last, [enc.m, enc.v, dec.shift])
             for key, each in zip(("m", "v", "decoder"), found, strict=True):
                 record[f"gradient of {name} at {key}"] = each
     if z:

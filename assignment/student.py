@@ -98,8 +98,8 @@ def picture(module: Any, model: Any) -> Tensor:
     from matplotlib.image import imread
 
     # Two hundred axes with ticks would take many seconds.
-    for axis, side in (("xtick", "bottom"), ("ytick", "left")):
-        rcParams.update({f"{axis}.{side}": False, f"{axis}.label{side}": False})
+    rcParams["xtick.bottom"] = rcParams["xtick.labelbottom"] = False
+    rcParams["ytick.left"] = rcParams["ytick.labelleft"] = False
     path = Path("a folder", "two hundred.png")
     path.parent.mkdir(exist_ok=True)
     module.visualize_samples(model, save_path=path, title="the title")

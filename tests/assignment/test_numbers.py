@@ -1,102 +1,68 @@
-"""The numbers that solutions are compared with, computed another way, and the mistakes."""
-
-import json
-import math
-import re
+"""The right answers, computed another way, and the mistakes that they are compared with."""
 
 import pytest
 import torch
-from make_numbers import SECTIONS, ranges
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from assignment import TASKS
-from assignment.answers import BIT_LOGITS, BITS, LOGITS, OTHER_M, OTHER_V, M, V, X
-from assignment.check import NUMBERS, mismatched_keys
+from assignment import TASKS, mistakes
+from assignment.answers import explain, wrong_parts
+from assignment.inputs import ask
+from assignment.judging import known
 
-KNOWN = json.loads(NUMBERS.read_text())
-POSTERIOR, PRIOR = Normal(M, V.sqrt()), Normal(torch.zeros(2), torch.ones(2))
-KL = kl_divergence(POSTERIOR, PRIOR).sum(-1)
-REC = -Bernoulli(logits=LOGITS).log_prob(X).sum(-1)
+FUNCTIONS = [task.name for task in TASKS if task.file]
 
 
-def right(name, key):
-    values, errors = KNOWN[name]["right"][key]
-    return torch.tensor(values), torch.tensor(errors)
-
-
-@pytest.mark.parametrize(
-    ("name", "key", "values"),
-    [
-        (
-            "kl_normal",
-            "result (2)",
-            kl_divergence(POSTERIOR, Normal(OTHER_M, OTHER_V.sqrt())).sum(-1),
-        ),
-        ("log_normal", "result (2)", POSTERIOR.log_prob(OTHER_M).sum(-1)),
-        (
-            "log_bernoulli_with_logits",
-            "result (2)",
-            Bernoulli(logits=BIT_LOGITS).log_prob(BITS).sum(-1),
-        ),
-        ("negative_elbo_bound", "KL", KL.mean()),
-        ("negative_elbo_bound", "REC", REC.mean()),
-        ("negative_elbo_bound", "NELBO", (KL + REC).mean()),
-        ("negative_iwae_bound", "KL", KL.mean()),
-        ("negative_iwae_bound", "REC", REC.mean()),
-        ("train", "NELBO", torch.tensor(100.0)),
-    ],
-)
-def test_values_equal_torch_distributions(name, key, values):
-    torch.testing.assert_close(right(name, key)[0], values.view(-1), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["sample_gaussian", "negative_elbo_bound"])
-def test_moments_and_errors_equal_those_of_the_posterior(name):
-    samples, n = {"sample_gaussian": ("result", 8_000)}.get(name, ("z", 2_000))
-    moments = {
-        "mean": (M, (V / n).sqrt()),
-        "variance": (V, V * math.sqrt(2 / n)),
-        "mean absolute deviation": (
-            (V * 2 / math.pi).sqrt(),
-            (V * (1 - 2 / math.pi) / n).sqrt(),
-        ),
+@pytest.mark.parametrize("seed", [1, 2])
+def test_values_equal_torch_distributions(seed):
+    x = ask("kl_normal", seed)
+    posterior = Normal(x["m"], x["v"].sqrt())
+    expected = {
+        "kl_normal": kl_divergence(posterior, Normal(x["other m"], x["other v"].sqrt())).sum(-1),
+        "log_normal": posterior.log_prob(x["other m"]).sum(-1),
+        "log_bernoulli_with_logits": Bernoulli(logits=x["logits of bits"])
+        .log_prob(x["bits"])
+        .sum(-1),
     }
-    for moment, (values, error) in moments.items():
-        mean, five = right(name, f"{moment} of {samples}")
-        assert ((mean - values.flatten()).abs() < five / 5).all()
-        assert (five / (5 * error.flatten()) - 1).abs().max() < 0.5
+    for name, values in expected.items():
+        found = torch.tensor(mistakes.right(name, seed)["result"]["result"].values)
+        torch.testing.assert_close(found.float(), values, rtol=1e-5, atol=1e-5)
+    x = ask("negative_elbo_bound", seed)
+    kl = kl_divergence(Normal(x["m"], x["v"].sqrt()), Normal(torch.zeros(2), torch.ones(2)))
+    rec = -Bernoulli(logits=x["logits"]).log_prob(x["x"]).sum(-1)
+    shown = mistakes.right("negative_elbo_bound", seed)["shown"]
+    assert shown["KL"].values[0] == pytest.approx(kl.sum(-1).mean().item(), rel=1e-5)
+    assert shown["REC"].values[0] == pytest.approx(rec.mean().item(), rel=1e-5)
+    assert (rec[:, None] - rec).abs().fill_diagonal_(200).min() > 104  # exp of it is 0.
 
 
-def test_the_importance_weighted_bound_lies_between_its_limits():
-    value, error = right("negative_iwae_bound", "NIWAE")
-    assert REC.mean() + error < value < (KL + REC).mean() - error
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if "iwae" not in name])
+def test_our_solution_is_right_for_other_noise(name):
+    for _ in range(3):
+        assert not wrong_parts(mistakes.answers(name, 3), mistakes.right(name, 3))
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_mistake_changes_an_answer_and_is_told_apart(name):
+    rows = mistakes.table()[name]
+    made = [
+        each
+        for each in mistakes.mistakes(name, 5, {name, *mistakes.table()})
+        if each.function == name
+    ]
+    assert {sentence for _, sentence in rows} == {each.sentence for each in made}
+    for mistake in made:
+        told, unexplained = explain(
+            mistakes.right(name, 5) | mistake.parts, mistakes.right(name, 5), made
+        )
+        assert [each.sentence for each in told] == [mistake.sentence]
+        assert not unexplained
+
+
 @pytest.mark.parametrize("name", [task.name for task in TASKS])
-def test_the_file_is_up_to_date(name):
-    """Few samples of what `make_numbers` writes lie within the tolerances of the file."""
-    now = ranges(name, name, "", 2)
-    assert not mismatched_keys({key: each[0] for key, each in now.items()}, KNOWN[name]["right"])
-    rows = re.findall(r"\n\| `(.*)` \| (.*) \|", SECTIONS[name])
-    sentences = [sentence for sentence, _ in KNOWN[name]["wrong"]]
-    assert [sentence for _, sentence in rows] == sentences[: len(rows)]
-    for (line, _), (_, changes) in zip(rows[::5], KNOWN[name]["wrong"][::5], strict=False):
-        made = ranges(name, name, line, 2)
-        assert {key for key, each in changes.items() if each} <= set(made)
-        assert {key for key, each in changes.items() if not each}.isdisjoint(made)
-
-
-def test_every_mistake_changes_an_answer():
-    for name in SECTIONS:
-        for sentence, changes in KNOWN[name]["wrong"]:
-            values = {key: each[0] for key, each in changes.items() if each}
-            assert mismatched_keys(values, KNOWN[name]["right"]), sentence
-
-
-def test_every_task_has_an_example_and_mistakes():
-    assert list(KNOWN) == list(SECTIONS)
-    assert set(KNOWN) == {task.name for task in TASKS}
-    for each in KNOWN.values():
-        assert len(each["example"]) > 80
-        assert len(each["wrong"]) >= 5
+def test_the_file_of_a_hand_out_is_up_to_date(name, monkeypatch):
+    monkeypatch.setattr("assignment.judging.HAS_SOLUTION", False)
+    right, wrong = known(name, {*mistakes.table(), "train"})
+    assert not wrong_parts(mistakes.right(name, 0), right)
+    sentences = {each.sentence for each in wrong}
+    assert {sentence for _, sentence in mistakes.table()[name]} <= sentences

@@ -1,126 +1,156 @@
-"""Students' files that misbehave, each in a process of its own."""
+"""Hand-ins that misbehave, and attempts at points that a hand-in does not earn."""
 
 import json
 import os
-import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from assignment import ROOT, TASKS, UTILS, VAE, VISUALIZE, check
+from assignment import ROOT, TASKS, UTILS, process
+from assignment.judging import grade
+from assignment.submission import Submission
 
 pytestmark = pytest.mark.slow
 
 SENT = ROOT / "tests" / "solutions" / "rsample"
-SAMPLE, _, _, PICTURE, *_ = TASKS
+SAMPLE, BOUND, *_ = TASKS
 LINE = "    z = Normal(m, v.sqrt()).rsample()\n"
 
 
 @pytest.fixture
-def checked(tmp_path, monkeypatch):
-    """Check one task of a solution with lines put into it, and return the verdict and the text."""
-    monkeypatch.setattr(check, "SECONDS", 600)  # The machine may be busy.
+def checked():
+    """Check tasks of a solution with lines put into it; return the points and all sentences."""
 
-    def checked(line="", first="", task=SAMPLE):
-        files = {UTILS: tmp_path / "utils.py", VAE: None, VISUALIZE: ROOT / VISUALIZE}
+    def checked(line="", first="", tasks=(SAMPLE,), seconds=600.0):
         text = (SENT / "utils.py").read_text()
         assert text.count(LINE) == 1
-        files[UTILS].write_text(first + text.replace(LINE, f"    {line}\n{LINE}"))
-        solved, lines = check.check(task, files, tmp_path, set())
-        return solved, "; ".join(lines)
+        utils = first + text.replace(LINE, f"    {line}\n{LINE}")
+        files = {UTILS: utils, "codebase/models/vae.py": (SENT / "vae.py").read_text()}
+        report = grade(Submission(files, {}, [], {}), tasks, seconds=seconds)
+        lines = [line for result in report.results for line in result.lines]
+        return [result.points for result in report.results], "; ".join(lines + report.for_student)
 
     return checked
 
 
-@pytest.mark.parametrize(("task", "seconds"), [(SAMPLE, 0.25), (PICTURE, 0.75)])
-def test_a_process_that_hangs_is_killed(checked, monkeypatch, task, seconds):
-    """Pictures have three times as long."""
-    monkeypatch.setattr(check, "SECONDS", 0.25)
-    solved, text = checked(first="import time\ntime.sleep(10_000)\n", task=task)
-    assert not solved
-    assert f"within {seconds} seconds" in text
+def test_a_file_that_hangs_at_import_is_asked_once(checked):
+    start = time.process_time()
+    points, text = checked(first="while True: pass\n", tasks=(SAMPLE, BOUND), seconds=6.0)
+    assert points == [0, 0]
+    assert "line 1 of utils.py" in text
+    assert "__main__" in text
+    assert time.process_time() - start < 6
 
 
-def test_an_error_is_named_with_its_line(checked):
-    solved, text = checked("raise ValueError('no')")
-    assert not solved
-    assert "ValueError: no (utils.py, line 9)" in text
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("raise ValueError('no')", "ValueError: no (utils.py, line 9)"),
+        ("exit(3)", "exit(3)"),
+        ("__import__('os').kill(__import__('os').getpid(), 9)", "signal 9"),
+        ("torch.empty(1_300_000_000)", "4 GB of memory"),
+        ("m = m.to('cuda')", "no GPU"),
+        ("import seaborn", "seaborn is not installed here and not needed"),
+        ("import codebase.models.gmvae", "not a part of this hand-out"),
+    ],
+)
+def test_what_fails_is_told_in_a_sentence(checked, line, words):
+    points, text = checked(line)
+    assert points == [0]
+    assert words in text
 
 
-def test_a_signal_is_named(checked):
-    solved, text = checked("__import__('os').kill(__import__('os').getpid(), 9)")
-    assert not solved
-    assert "signal 9" in text
-
-
-def test_memory_is_limited(checked):
-    solved, text = checked("torch.empty(1_300_000_000)")  # Each has four bytes.
-    assert not solved
-    assert "4 GB of memory" in text
+def test_arguments_and_types_of_a_script_do_no_harm(checked):
+    first = "import argparse, torch\nargparse.ArgumentParser().parse_args()\n"
+    points, _ = checked(first=first + "torch.set_default_dtype(torch.float64)\n")
+    assert points == [3]
 
 
 def test_printed_text_is_shortened(checked):
-    solved, text = checked("print('o' * 1_000_000)")  # The function is called twice.
-    assert solved
-    assert "2000002 bytes" in text
-    assert ": ooo" in text
+    points, text = checked("print('o' * 1_000_000)")
+    assert points == [3]
+    assert "2000001 characters" in text
     assert len(text) < 1_000
 
 
-def test_processes_that_are_left_running_are_killed(checked, tmp_path):
-    note = tmp_path / "pid"
-    fork = "import os, time\nif not os.fork():\n"
-    fork += f"    open({str(note)!r}, 'w').write(str(os.getpid()))\n    time.sleep(10_000)\n"
-    fork += f"while not os.path.exists({str(note)!r}) or not open({str(note)!r}).read(): pass\n"
-    solved, text = checked(first=fork)
-    assert solved
-    assert "killed" in text
-    process = int(note.read_text())
-    while os.path.exists(f"/proc/{process}") and "Z" not in _state(process):
-        time.sleep(0.1)
+@pytest.mark.parametrize("group", ["", "os.setsid()"])
+def test_processes_that_are_left_running_are_killed(checked, tmp_path, group):
+    fork = f"import os, time\nif not os.fork():\n    {group or 'pass'}\n    time.sleep(10_000)\n"
+    before = sleeping()
+    points, text = checked(first=fork)
+    assert points == [3]
+    if sys.platform == "linux" or not group:
+        assert "killed" in text
+        assert sleeping() <= before
 
 
-def _state(process):
+def sleeping():
+    """The helper's processes, including those of its forks."""
+    names = [x for x in Path("/proc").glob("[0-9]*/cmdline") if b"assignment.helper" in read(x)]
+    return len(names)
+
+
+def read(path):
     try:
-        with open(f"/proc/{process}/stat") as file:
-            return file.read().rsplit(")")[-1].split()[0]
+        return path.read_bytes()
     except OSError:
-        return "Z"
+        return b""
 
 
-def test_a_forked_process_cannot_answer(checked):
-    line = "if child: os.waitpid(child, 0), os.kill(os.getpid(), 9)"
-    solved, text = checked(line, first="import os\nchild = os.fork()\n")
-    assert not solved
-    assert "signal 9" in text
+def test_sigterm_ends_the_students_process_too(tmp_path):
+    shutil.copytree(SENT, tmp_path / "sent")
+    results, utils = tmp_path / "results.json", tmp_path / "sent" / "utils.py"
+    utils.write_text("import time\nopen('started', 'w')\ntime.sleep(10_000)\n")
+    command = [sys.executable, "-m", "assignment.check", tmp_path / "sent", "--results", results]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    check = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    while not [*tmp_path.glob("*/work/started")]:
+        time.sleep(0.1)
+    before = sleeping()
+    check.send_signal(signal.SIGTERM)
+    assert check.wait() == 128 + signal.SIGTERM
+    while sleeping() > before - 2:
+        time.sleep(0.1)
+    assert [test["score"] for test in json.loads(results.read_text())["tests"]] == [0, 0, 0]
+
+
+END = "import os; os._exit(0)"
+FORGED = '{"first": ["torch.float32", [9], ""]}'
+ATTEMPTS = {
+    "an answer of its own": f"open('answer', 'w').write('{{}}'); {END}",
+    "an answer that is a link": f"import os; os.symlink({str(ROOT / 'LICENSE')!r}, 'answer'); {END}",
+    "an answer that is no tensor": f"open('answer', 'w').write({FORGED!r}); {END}",
+    "the numbers of the hand-out": f"open({str(ROOT / 'assignment' / 'numbers.json')!r}).read()",
+    "our solution": f"open({str(ROOT / 'codebase' / 'utils.py')!r}).read()",
+    "the parent's environment": "import os; open(f'/proc/{os.getppid()}/environ').read()",
+    "a file in our folder": f"open({str(ROOT / 'codebase' / 'new.py')!r}, 'w')",
+    "our processes": "import os; os.kill(os.getppid(), 0)",
+}
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS)
+def test_an_attempt_earns_nothing(checked, attempt):
+    if sys.platform != "linux":
+        pytest.skip("only Linux has Landlock")
+    points, _ = checked(f"m.sum(); {ATTEMPTS[attempt]}")
+    assert points == [0]
+
+
+def test_the_environment_is_bare(checked, monkeypatch):
+    monkeypatch.setenv("SECRET", "1")
+    process.stop()
+    points, _ = checked("assert 'SECRET' not in __import__('os').environ")
+    assert points == [3]
 
 
 def test_replaced_comparisons_do_not_change_the_verdict(checked):
     replaced = "import builtins, torch\nfor name in ('allclose', 'equal', 'isclose'):\n"
     replaced += "    setattr(torch, name, lambda *_, **__: True)\nbuiltins.all = lambda _: True\n"
-    solved, text = checked("return m + v * torch.randn_like(m)", first=replaced)
-    assert not solved
-    assert text.startswith("v is used as the deviation")
-
-
-@pytest.mark.parametrize("written", ['{"z": 5}', "[]", "[1, [2", '{"z": ["a"]}'])
-def test_a_forged_answer_does_not_break_the_check(checked, written):
-    solved, text = checked(f"open('answer', 'w').write({written!r}); __import__('os')._exit(0)")
-    assert not solved
-    assert "status 0" in text
-
-
-def test_a_missing_file_is_named_in_its_task_only(tmp_path, capsys):
-    shutil.copy(SENT / "utils.py", tmp_path)
-    assert check.main([str(tmp_path)]) == 1
-    text = " ".join(capsys.readouterr().out.split())
-    assert "sample_gaussian: 3 of 3" in text
-    assert re.search(r"negative_elbo_bound: 0 of 6 points .*: vae\.py is missing", text)
-
-
-def test_gradescope_gets_no_points_without_files(tmp_path):
-    results = tmp_path / "results.json"
-    (tmp_path / "empty").mkdir()
-    assert check.main([str(tmp_path / "empty"), "--results", str(results)]) == 1
-    assert {test["score"] for test in json.loads(results.read_text())["tests"]} == {0}
+    points, text = checked("return m + v * torch.randn_like(m)", first=replaced)
+    assert points == [0]
+    assert "v is used as the deviation" in text
