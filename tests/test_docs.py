@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from assignment import check, handout
+from assignment import check, grade, handout
 from codebase.arguments import parse_arguments
 from codebase.evaluate import Bounds, Measured
 from codebase.runs.checkpoint import save_model
@@ -37,7 +37,7 @@ MODULE = re.compile(r"(?<![\w/.-])(?:assignment|codebase)(?:\.\w+)+(?![\w/(])")
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 COMMAND = re.compile(r"(?:python|%run|--) run_vae\.py((?: [^#&|;]*)?)")
 MADE_BY_THE_READER = {"codebase/models/nns/v2.py"}
-OF_OTHER_PROGRAMS = {"--against", "--max-restarts"}  # of the benchmark and of torchrun
+OF_OTHER_PROGRAMS = {"--against", "--force", "--max-restarts"}  # of the benchmark, Git and torchrun
 
 of_every_page = pytest.mark.parametrize(
     "page", PAGES, ids=[path.relative_to(ROOT).as_posix() for path in PAGES]
@@ -124,7 +124,7 @@ def test_commands_are_taken_by_the_program(page):
 @pytest.fixture
 def known(capsys) -> set[str]:
     """The options of run_vae.py, of the teacher's commands, and some of other programs."""
-    for command in (check, handout):
+    for command in (check, grade, handout):
         with pytest.raises(SystemExit):
             command.main(["--help"])
     own = {f"--{name}" for name in vars(parse_arguments([]))}
