@@ -177,6 +177,7 @@ def main(argv: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     configure_output()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = main()
     except KeyboardInterrupt:
