@@ -19,17 +19,8 @@ from assignment.student import MEMORY_GB, answer, pack, unpack
 
 FILE_MB = 64
 PATIENCE = 3  # seconds that may pass for each second of processor time
-READABLE = [
-    "/usr/lib",
-    "/usr/lib64",
-    "/usr/share",
-    "/lib",
-    "/lib64",
-    "/etc",
-    "/dev/urandom",
-    "/proc/cpuinfo",
-    "/sys/devices",
-]
+READABLE = "/usr/lib /usr/lib64 /usr/share /lib /lib64 /etc/ld.so.cache /etc/localtime /etc/fonts"
+READABLE += " /dev/urandom /proc/cpuinfo /sys/devices"
 
 
 def confine(folder: Path, seconds: float) -> None:
@@ -44,9 +35,8 @@ def confine(folder: Path, seconds: float) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 3))
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):
-            allow_only(
-                [folder / "work", Path("/dev/null")], [folder, *map(Path, READABLE + sys.path)]
-            )
+            readable = [folder, *map(Path, READABLE.split() + sys.path)]
+            allow_only([folder / "work", Path("/dev/null")], readable)
 
 
 def allow_only(writable: list[Path], readable: list[Path]) -> None:
@@ -127,11 +117,31 @@ def kill_orphans() -> bool:
                 killed = True
 
 
+def wait_for(child: int, seconds: float) -> dict[str, Any]:
+    """Wait for the end of a fork, kill what it leaves running, and tell how it ended."""
+    parent, start = os.getppid(), time.monotonic()
+    status, used, left = None, 0.0, False
+    try:
+        while status is None and used < seconds + 3 and os.getppid() == parent:
+            time.sleep(0.005)
+            pid, code, usage = os.wait4(child, os.WNOHANG)
+            status = os.waitstatus_to_exitcode(code) if pid else None
+            used = max((time.monotonic() - start) / PATIENCE, usage.ru_utime + usage.ru_stime)
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child, signal.SIGKILL)
+            left = status is not None
+        with suppress(ChildProcessError):
+            os.waitpid(child, 0)
+        left |= kill_orphans()
+    return {"status": status, "left": left, "used": used}
+
+
 def serve() -> None:
-    """Fork for each request, and answer with the status of the fork and with how it ended."""
+    """Fork for each request, and answer with how the fork ended."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # orphans become children of this process
-    parent = os.getppid()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     for line in sys.stdin:
         request = json.loads(line)
         if request["file"].endswith("visualize.py"):
@@ -140,28 +150,12 @@ def serve() -> None:
             import matplotlib.pyplot  # noqa: F401
         child = os.fork() if hasattr(os, "fork") else 0
         if not child:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             with suppress(AttributeError):  # Windows has no sessions.
                 os.setsid()
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             run(request)
-        start, status, used = time.monotonic(), None, 0.0
-        while status is None and os.getppid() == parent:
-            time.sleep(0.005)
-            pid, code, usage = os.wait4(child, os.WNOHANG)
-            status = os.waitstatus_to_exitcode(code) if pid else None
-            used = max((time.monotonic() - start) / PATIENCE, usage.ru_utime + usage.ru_stime)
-            if used > request["seconds"] + 3:
-                break
-        left = False
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(child, signal.SIGKILL)
-            left = status is not None
-        if status is None:
-            os.waitpid(child, 0)
-        left |= kill_orphans()
-        if os.getppid() != parent:
-            os._exit(1)
-        print(json.dumps({"status": status, "left": left, "used": used}), flush=True)
+        print(json.dumps(wait_for(child, request["seconds"])), flush=True)
 
 
 if __name__ == "__main__":

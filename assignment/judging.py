@@ -49,6 +49,7 @@ USES = {"KL": "kl_normal", "REC": "log_bernoulli_with_logits", "z": "sample_gaus
 # Modules that no task needs, and that can look at the check or leave something behind.
 WATCHED = {"builtins", "ctypes", "gc", "importlib", "inspect", "multiprocessing", "os", "requests"}
 WATCHED |= {"shutil", "signal", "socket", "subprocess", "sys", "threading", "urllib"}
+BUILTIN = {"exec", "eval", "open", "__import__"}
 
 
 class Result(NamedTuple):
@@ -107,7 +108,7 @@ def grade(
     left = seconds
     results = list[Result]()
     broken = dict[str, str]()  # for a file that cannot be imported the reason
-    notes = dict[str, None]()
+    notes = dict[str, str]()
     with project(submission) as folder:
         (folder / MODEL).write_bytes(run or b"")
         for task in tasks:
@@ -130,11 +131,12 @@ def grade(
                 left -= reply.used
                 if reply.at_import:
                     broken[file] = reply.failure
-                notes |= dict.fromkeys(reply.notes)
+                for note in reply.notes:
+                    notes.setdefault(note[:10], note)  # one of each kind
             failed = {each.task.name for each in results if each.points < each.task.points}
             results.append(judge(task, reply, failed))
             on_result(results[-1])
-    return Report(results, [*submission.notes, *notes], suspicious(submission))
+    return Report(results, [*submission.notes, *notes.values()], suspicious(submission))
 
 
 def measure(path: Path) -> Reply:
@@ -223,7 +225,7 @@ def score(task: Task, found: Answers, right: Answers, wrong: set[str]) -> int:
 def compared(task: Task, found: Answers, right: Answers, wrong: set[str]) -> list[str]:
     """The numbers that differ; those of a bound as a table, with the cause first."""
     lines, tabled = [], set[str]()
-    if found.get(SHOWN) and "result" not in found:
+    if task.name in PARTS and "result" not in wrong:
         for name, value in found[SHOWN].items():
             follow = name == "NELBO" and "NELBO" not in wrong and {"KL", "REC"} & wrong
             mark = "   <- look here" * (name in wrong) + "   follows" * bool(follow)
@@ -244,9 +246,8 @@ def title(part: str, task: Task | None = None) -> str:
     """The name of a part in a sentence."""
     if task and "iwae" in task.name and part == "NELBO":
         return "NIWAE"
-    return {"result": "the result", "picture": "the picture", "samples": "their number"}.get(
-        part, part
-    )
+    names = {"result": "the result", "picture": "the picture", "samples": "the number of samples"}
+    return names.get(part, part)
 
 
 def shown(quantity: Quantity) -> str:
@@ -282,13 +283,8 @@ def suspicious(submission: Submission) -> list[str]:
                     names |= {alias.name.split(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom):
                     names.add(str(node.module).split(".")[0])
-                elif isinstance(node, ast.Name) and node.id in (
-                    "exec",
-                    "eval",
-                    "open",
-                    "__import__",
-                ):
-                    names.add(node.id)
-        if watched := sorted(names & (WATCHED | {"exec", "eval", "open", "__import__"})):
+                elif isinstance(node, ast.Name):
+                    names |= {node.id} & BUILTIN
+        if watched := sorted(names & (WATCHED | BUILTIN)):
             lines.append(f"{Path(file).name} uses {', '.join(watched)}: read it")
     return lines

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, Popen
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
@@ -46,15 +46,14 @@ def project(submission: Submission) -> Iterator[Path]:
         for file, text in submission.helpers.items():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).write_text(text, encoding="utf-8")
-        (folder / "work").mkdir()
         yield folder
 
 
 def ask(folder: Path, task: str, file: str, inputs: Inputs, seconds: float) -> Reply:
     """Ask for the answer of a student's function in a folder of `project`."""
     work = folder / "work"
-    for old in work.iterdir():
-        shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
     request = {"folder": str(folder), "task": task, "file": file, "seconds": seconds}
     ended = _exchange(json.dumps(request | {"inputs": pack(inputs)}))
     notes = ["processes that it left running were killed"] * bool(ended.get("left"))
@@ -145,6 +144,9 @@ def stop() -> None:
     """End the helper process, and with it the student's."""
     while _helpers:
         helper, folder = _helpers.pop()
+        helper.terminate()  # it kills its forks
+        with suppress(TimeoutExpired):
+            helper.wait(10)
         helper.kill()
         helper.wait()
         folder.cleanup()

@@ -45,7 +45,10 @@ def unpack(text: str) -> Record:
             record[key] = value
         else:
             kind, shape, data = value
-            numbers = torch.frombuffer(bytearray(base64.b64decode(data)), dtype=TYPES[kind])
+            content, dtype = bytearray(base64.b64decode(data)), TYPES[kind]
+            numbers = (
+                torch.frombuffer(content, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+            )
             record[key] = numbers.view(shape)
     return record
 
