@@ -13,7 +13,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +73,17 @@ def solution(task: str, function: str = "", line: str = "") -> Callable[..., Any
     needs_model = "self" in source(task) or task == "visualize_samples"
 
     def get(enc: Encoder, dec: Decoder, name: str) -> Callable[..., Any]:
-        model = vae.VAE(z_dim=enc.m.shape[1])
-        model.enc, model.dec = enc, dec  # type: ignore[assignment]  # they have the interface
-        return (lambda *arguments: space[name](model, *arguments)) if needs_model else space[name]
+        return partial(space[name], model_with(enc, dec)) if needs_model else space[name]
 
     return get
+
+
+@lru_cache(maxsize=1)
+def model_with(enc: Encoder, dec: Decoder) -> vae.VAE:
+    """Our model with these networks."""
+    model = vae.VAE(z_dim=enc.m.shape[1])
+    model.enc, model.dec = enc, dec  # type: ignore[assignment]  # they have the interface
+    return model
 
 
 def picture(x: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
