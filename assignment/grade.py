@@ -1,6 +1,7 @@
 """Grade a class: a table of points, and a text for each student."""
 
 import json
+import os
 import re
 import signal
 import sys
@@ -60,6 +61,17 @@ def grade_one(entry: Entry, tasks: list[Task], version: str, earlier: Record | N
     return Record(points, check.text(report), first, notes, sum_of(repr(code)) if code else "", key)
 
 
+def _prepare() -> None:
+    """Prepare a process that grades, before it imports PyTorch."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # There is a process for each core.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The first process ends the others.
+
+
+def _new_pool() -> ProcessPoolExecutor:
+    """A process that serves one call after another."""
+    return ProcessPoolExecutor(1, get_context("spawn"), _prepare)
+
+
 def call_all(
     function: Callable[..., Record], calls: list[tuple[Any, ...]], jobs: int
 ) -> Iterator[tuple[Any, Record]]:
@@ -71,12 +83,7 @@ def call_all(
         the first argument and the record, in the order in which they are ready.
     """
 
-    def new_pool() -> ProcessPoolExecutor:
-        # Ctrl-C ends this process alone, after the calls that have begun.
-        ignoring = signal.signal, (signal.SIGINT, signal.SIG_IGN)
-        return ProcessPoolExecutor(1, get_context("spawn"), *ignoring)
-
-    waiting, free = calls[::-1], [new_pool() for _ in range(min(jobs, len(calls)))]
+    waiting, free = calls[::-1], [_new_pool() for _ in range(min(jobs, len(calls)))]
     busy = dict[Future[Record], tuple[ProcessPoolExecutor, Any]]()
     try:
         while waiting or busy:
@@ -87,7 +94,7 @@ def call_all(
                 pool, first = busy.pop(future)
                 if error := future.exception():
                     pool.shutdown()
-                    pool = new_pool()
+                    pool = _new_pool()
                     reason = "it was ended" if isinstance(error, BrokenProcessPool) else repr(error)
                     notes = [f"The check of this hand-in failed ({reason}): grade it by hand."]
                     record = Record({}, "Your hand-in will be graded by hand.\n", "", notes)
