@@ -35,7 +35,7 @@ class Record(NamedTuple):
     text: str
     read: str
     notes: list[str]
-    functions: str = ""  # a sum of the tasks' functions that are written
+    functions: str = ""  # a sum of all functions of the tasks, if one that was asked is written
     key: str = ""  # a sum of all that decides the points; "" if they are decided anew each time
 
 
@@ -52,13 +52,15 @@ def grade_one(entry: Entry, tasks: list[Task], version: str, earlier: Record | N
     from assignment import check  # This import is slow.
 
     report = check.grade(submission, tasks, submission.run)
-    names = {task.name for task in tasks}
-    written = [functions_in(text, names).items() for text in submission.files.values()]
-    code = sorted((name, body) for each in written for name, body in each if body)
+    names, code = {task.name for task in TASKS}, dict[str, str]()
+    for text in submission.files.values():
+        code |= functions_in(text, names)
+    is_written = any(code.get(task.name) for task in tasks)
     points = {result.task.name: result.points for result in report.results}
     first, *notes = submission.notes
     notes += report.for_teacher
-    return Record(points, check.text(report), first, notes, sum_of(repr(code)) if code else "", key)
+    functions = sum_of(repr(sorted(code.items()))) if is_written else ""
+    return Record(points, check.text(report), first, notes, functions, key)
 
 
 def _prepare() -> None:
@@ -82,7 +84,6 @@ def call_all(
     Yields:
         the first argument and the record, in the order in which they are ready.
     """
-
     waiting, free = calls[::-1], [_new_pool() for _ in range(min(jobs, len(calls)))]
     busy = dict[Future[Record], tuple[ProcessPoolExecutor, Any]]()
     try:
