@@ -173,15 +173,19 @@ def _add_helpers(file: str, text: str, texts: dict[str, str], helpers: dict[str,
     for name in imports(file, text):
         parts = name.split(".")
         stems = ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
-        for target in [f"{stem}{ending}" for stem in stems for ending in ("/__init__.py", ".py")]:
-            given, is_package = _given_sum(target), target.endswith("__init__.py")
-            # Where students send single files, a helper's folder is not known.
-            ending = target if given or is_package else target.rpartition("/")[2]
-            sent = [path for path in texts if f"/{COPY.sub('.py', path)}".endswith(f"/{ending}")]
-            if sent and target not in {*helpers, *NAMES}:
-                path = min(sent, key=lambda path: (not path.endswith(target), path.count("/")))
-                if sum_of(texts[path]) != given:
-                    helpers[target] = texts[path]
-                    _add_helpers(target, texts[path], texts, helpers)
-            if (sent or given) and not is_package:
+        for stem in stems:
+            for target in (f"{stem}/__init__.py", f"{stem}.py"):
+                given = _given_sum(target)
+                # Where students send single files, a helper's folder is not known.
+                is_placed = given or target.endswith("__init__.py")
+                ending = target if is_placed else target.rpartition("/")[2]
+                sent = [x for x in texts if f"/{COPY.sub('.py', x)}".endswith(f"/{ending}")]
+                if sent and target not in {*helpers, *NAMES}:
+                    path = min(sent, key=lambda path: (not path.endswith(target), path.count("/")))
+                    if sum_of(texts[path]) != given:
+                        helpers[target] = texts[path]
+                        _add_helpers(target, texts[path], texts, helpers)
+                if sent or given:
+                    break
+            if (sent or given) and not target.endswith("__init__.py"):
                 break  # What follows are names in this module.

@@ -171,6 +171,11 @@ def test_modules_that_are_imported_come_along(found, folder):
     assert sent.helpers["codebase/deep.py"] == "X = 1\n"
 
 
+def test_a_file_that_is_named_like_a_package_is_no_module_of_it(found):
+    files = {VISUALIZE: "from codebase.pictures.drawing import show_grid\n", "pictures.py": ""}
+    assert not found(files).helpers
+
+
 def test_a_changed_file_of_the_program_comes_along(found):
     drawing = "codebase/pictures/drawing.py"
     text = (ROOT / drawing).read_text() + "\ndef show_tiles(): pass\n"
