@@ -150,6 +150,7 @@ def made(task: str, seed: int, function: str, line: str, sentence: str) -> Mista
 
 def main() -> None:
     """Write numbers.json."""
+    torch.set_num_threads(1)  # The tensors are small.
     numbers = json.loads(NUMBERS.read_text()) if NUMBERS.exists() else {}
     if sys.argv[1:]:
         from codebase.datasets.loading import load
