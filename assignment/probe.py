@@ -186,7 +186,9 @@ def own_parts(get: Callable[[str], Any], images: Tensor, enc: Encoder, x: Inputs
         m, v = enc.encode(images)
         zero, one = torch.zeros_like(m), torch.ones_like(v)
         record["own REC"] = get("log_bernoulli_with_logits")(images, x["logits"].expand_as(images))
-        record["own z"] = get("sample_gaussian")(m, v)
+        copies = [get("sample_gaussian")(m.clone(), v.clone()) for _ in range(CALLS)]
+        record["own z"] = torch.cat(copies)
+        get("sample_gaussian")(m, v)  # It may change v, and the KL with it.
         record["own KL"] = get("kl_normal")(m, v, zero, one)
     return record
 
