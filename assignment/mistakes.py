@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from assignment import ROOT
-from assignment.answers import Answers, Mistake, Quantity, wrong_parts
+from assignment.answers import Answers, Mistake, Quantity, different, wrong_parts
 from assignment.describe import describe
 from assignment.inputs import ask
 from assignment.probe import BOUND, Decoder, Encoder, probe
@@ -143,7 +143,11 @@ def made(task: str, seed: int, function: str, line: str, sentence: str) -> Mista
     """The answers that a mistake changes, or None if the function fails or nothing changes."""
     with suppress(Exception):
         found = answers(task, seed, function, line)
-        changed = {name: found.get(name, {}) for name in wrong_parts(found, right(task, seed))}
+        ours = right(task, seed)
+        changed = {name: found.get(name, {}) for name in wrong_parts(found, ours)}
+        for name, part in changed.items():
+            if any("gradient" not in key for key in different(part, ours.get(name, {}))):
+                changed[name] = {key: x for key, x in part.items() if "gradient" not in key}
         return Mistake(sentence, function, changed) if changed else None
     return None
 

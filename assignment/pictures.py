@@ -63,7 +63,9 @@ def describe_pictures(inputs: Inputs, record: Record) -> Part:
     scaled = noise / noise.norm(dim=1, keepdim=True).clamp(1e-6)
     repeated = ((scaled @ scaled.T).tril(-1) > 0.8).any(1).sum().item()
     # A few images may be alike by chance.
-    part["different images"] = exact(float(len(crops) - (repeated if repeated > 3 else 0)))
+    part["different images"] = exact(
+        float(len(crops) - (repeated if repeated > 3 and variation > 0.1 else 0))
+    )
     return part
 
 

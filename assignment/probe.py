@@ -65,14 +65,14 @@ class Decoder(nn.Module):
         super().__init__()
         self.logits, self.slopes = inputs["logits"], inputs.get("slopes")
         self.exact = task == "negative_elbo_bound"
-        self.calls: list[tuple[Tensor, Tensor]] = []
+        self.calls: list[tuple[Tensor, Tensor, Tensor]] = []  # z, its values, and the leaf
         self.shift = torch.zeros((), requires_grad=True)
 
     def decode(self, z: Tensor) -> Tensor:
         """The logits. In the ELBO they have a gradient, but do not vary with z."""
         entry = torch.zeros_like(z, requires_grad=True)
         value = z.detach().clone()
-        self.calls.append((value, entry))
+        self.calls.append((z, value, entry))
         if self.slopes is None:
             return self.logits.expand(*z.shape[:-1], 784) + 0 * z[..., :1]
         z = (z + entry - value) * value if self.exact else z + entry
@@ -152,11 +152,11 @@ def probe_bound(
             result = result.unbind()  # unpacks just like a tuple
         if not (isinstance(result, tuple | list) and len(result) == 3):
             return collect("result", [result])
-        entries = [entry for _, entry in dec.calls]
+        entries = [entry for *_, entry in dec.calls]
         # Latents that the bound does not depend on are for something else, for example a picture.
         reached = gradients(result[0], entries, None) if len(entries) > 1 else []
         used = [i for i, each in enumerate(reached) if each is not None]
-        values = [dec.calls[i][0].reshape(-1, 2) for i in used or range(len(entries))]
+        values = [dec.calls[i][1].reshape(-1, 2) for i in used or range(len(entries))]
         counts.append(len(torch.cat(values).unique(dim=0)) / len(images) / iw if values else 0)
         z += values
         results.append(result)
@@ -169,6 +169,13 @@ def probe_bound(
                 record[f"gradient of {name} at {key}"] = each
     if z:
         record["z"] = torch.cat(z)
+        last = [dec.calls[i] for i in used or range(len(entries))]
+        record["last z"] = torch.cat([value.reshape(-1, 2) for _, value, _ in last])
+        # With these weights the gradient at v is not near 0 by chance.
+        weighted = sum((each * value).sum() for each, value, _ in last)
+        record["gradient of z at m"], record["gradient of z at v"] = gradients(
+            weighted, [enc.m, enc.v]
+        )
     if "iwae" not in task:
         record |= own_parts(get, images, enc, x)
     at_z = [gradients(value, entries, None) for value in (results[-1][2], results[-1][0])]
@@ -204,7 +211,7 @@ def probe_pictures(draw: Callable[[], Tensor], dec: Decoder, x: Inputs) -> Recor
 
 def latents(dec: Decoder) -> Record:
     """All latents that were decoded, if any."""
-    z = [value.reshape(-1, value.shape[-1]) for value, _ in dec.calls]
+    z = [value.reshape(-1, value.shape[-1]) for _, value, _ in dec.calls]
     return {"z": torch.cat(z)} if z else {}
 
 

@@ -69,7 +69,7 @@ WRONG = {
     "one noise of an image": (SG, "randn_like(v)", "randn(v.shape[0])[:, None]", "all dimensions"),
     "no scale": (SG, "std * eps", "eps", "no scale"),
     "a logarithm": (SG, "torch.sqrt(v)", "torch.exp(0.5 * v)", "logarithm of the variance"),
-    "nothing drawn": (SG, "torch.randn_like(v)", "torch.zeros_like(v)", "the noise is missing"),
+    "nothing drawn": (SG, "torch.randn_like(v)", "torch.zeros_like(v)", "without noise"),
     "uniform noise": (SG, "torch.randn_like(v)", "torch.rand_like(v)", "uniform"),
     "a seed inside": (SG, "eps = ", "torch.manual_seed(1); eps = ", "set no seed"),
     "no return": (SG, "return m", "z = m", "nothing is returned"),
@@ -123,7 +123,7 @@ WRONG = {
         EL,
         "ut.kl_normal(m, v, pm, pv)",
         "-0.5 * (1 + v - m**2 - v.exp()).sum(-1)",
-        "for its logarithm",
+        "logarithm of the variance in the KL",
     ),
     "KL summed": (EL, "kl = torch.mean", "kl = torch.sum", "the KL is summed over the batch"),
     "REC summed": (EL, "-torch.mean", "-torch.sum", "REC is summed over the batch"),
@@ -162,7 +162,7 @@ WRONG = {
 }
 # Mistakes without a sentence.
 UNKNOWN = {
-    "a weight": (EL, "rec + kl", "rec + 4 * kl"),
+    "a weight": (EL, "rec + kl", "rec + 3 * kl"),
     "a shift": (KL, "- dim)", "- dim) + 0.3"),
     "another distribution": (SG, "torch.randn_like(v)", "torch.randn_like(v) ** 3"),
 }
