@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from statistics import stdev
 from typing import NamedTuple
 
 import torch
@@ -155,5 +154,5 @@ def _mean_and_error(means: Tensor, groups: list[Tensor]) -> tuple[float, float]:
     The error comes from the spread of the means, so it is nan for a single group.
     """
     shares = torch.tensor([len(group) for group in groups]).to(means)
-    error = stdev(means.tolist()) / math.sqrt(len(means)) if len(means) > 1 else math.nan
+    error = means.std().item() / math.sqrt(len(means)) if len(means) > 1 else math.nan
     return (means @ shares / shares.sum()).item(), error

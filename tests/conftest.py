@@ -4,6 +4,8 @@ import os
 
 # Set before torch is imported: tests run in parallel, and too many threads wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# As in processes of the command line, so that models have the same bytes here and there.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 # The tests use the CPU, unless CUDA_VISIBLE_DEVICES names a GPU.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 

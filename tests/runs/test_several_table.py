@@ -81,8 +81,8 @@ def alone(synthetic_images, monkeypatch, tmp_path):
             (tmp_path / "alone").mkdir(exist_ok=True)
             patch.chdir(tmp_path / "alone")
             model, _ = train(settings, synthetic_images, CPU)
-            subset, everything, _ = evaluate.measure(model, synthetic_images)
-            cells = [f"{value:.4f}" for value in (*subset, everything.nelbo)]
+            subset, everything, *_ = evaluate.measure(model, synthetic_images)
+            cells = [f"{value:.2f}" for value in (*subset[:3], everything.nelbo)]
             return RunFolder(settings).model(30).read_bytes(), cells
 
     return alone
@@ -113,7 +113,7 @@ def test_a_run_that_cannot_train_stops_no_other_and_the_table_names_it(several, 
     shown = [header, ["---"] * len(header), failed, finished, average]
     assert lines == [f"| {' | '.join(line)} |" for line in shown]
     ((run, *numbers),) = table  # the failed run has no line
-    assert [run, *(f"{float(number):.4f}" for number in numbers[:4])] == ["3", *cells]
+    assert [run, *(f"{float(number):.2f}" for number in numbers[:4])] == ["3", *cells]
     assert numbers[5:] == ["30", "synthetic"]
 
 
