@@ -30,19 +30,16 @@ def run(args: Namespace) -> int:
         if processor.torchrun_ranks()[0] == 0:
             compare()
         return 0
+    if args.explorer and not find_spec("codebase.pictures.explorer"):
+        raise UserError("argument --explorer: the page is not part of this hand-out", 2)
     import codebase.visualize  # noqa: F401  # imported now, so that a mistake in it shows
     from codebase.compute.processes import connected
     from codebase.datasets import loading
     from codebase.evaluate import evaluation_mode
-    from codebase.models import nns
     from codebase.report import report
     from codebase.train import load_trained, train
 
     device = processor.choose_device(args.device)
-    if args.nn not in nns.names():
-        raise UserError(f"argument --nn: must be {' or '.join(nns.names())}, not {args.nn!r}", 2)
-    if args.explorer and not find_spec("codebase.pictures.explorer"):
-        raise UserError("argument --explorer: the page is not part of this hand-out", 2)
     with processor.prepared_processor(), connected(device) as processes:
         folder = Path(os.path.expanduser(args.data_dir))
         dataset = loading.resolve(args.dataset, folder) if processes.first else ""

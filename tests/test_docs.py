@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from assignment import check, handout
 from codebase.arguments import parse_arguments
-from codebase.evaluate import Bounds, Measured
+from codebase.bounds import Bounds, Measured
 from codebase.runs.checkpoint import save_model
 from codebase.runs.folder import CHECKPOINTS, RunFolder
 from codebase.runs.results import (

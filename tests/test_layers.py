@@ -28,7 +28,7 @@ PARTS: dict[str, set[str]] = {
     "pictures": {"runs"},
     "train": {"runs", "compute"},
     "runs": {"evaluate", "settings"},
-    "evaluate": {"data", "models.vae"},
+    "evaluate": {"bounds", "data", "models.vae"},
     "datasets": {"data", "datasets.sources"},
     "data": {"system"},
     "models.vae": {"models.nns"},
@@ -36,6 +36,7 @@ PARTS: dict[str, set[str]] = {
     "compute": {"system"},
     "utils": set(),
     "settings": {"datasets.sources"},
+    "bounds": set(),
     "datasets.sources": set(),
     "system": set(),
 }

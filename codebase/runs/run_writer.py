@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from codebase.bounds import Bounds, Measured
 from codebase.data import Images
-from codebase.evaluate import Bounds, Measured, measure
+from codebase.evaluate import measure
 from codebase.runs import checkpoint, results
 from codebase.runs.folder import RunFolder
 from codebase.runs.provenance import git_commit, source_files
