@@ -23,7 +23,7 @@ DEFAULTS = {
 def test_help_shows_every_default(run_vae):
     finished = run_vae("--help")
     assert finished.returncode == 0
-    words = " ".join(finished.stdout.split())
+    words = " ".join(finished.stdout.partition("options:")[2].split())
     for option, default in DEFAULTS.items():
         shown = re.search(rf" --{option} \S+ .*?\(default: (\S+)\)", words)
         assert shown[1] == str(default)
