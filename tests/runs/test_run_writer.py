@@ -223,7 +223,7 @@ def test_the_bar_shows_the_loss_four_times_each_second(clock, capsys, monkeypatc
     change_loss(monkeypatch, lambda loss, _: 0 * loss + 100.0 * next(losses))
     clock.step = 0.125
     train_small()
-    assert bars(capsys) == {step: f"{100 * (step - 1):.2e}" for step in range(2, 31, 2)}
+    assert bars(capsys) == {step: f"{100 * (step - 1):.1f}" for step in range(2, 31, 2)}
     clock.step = 0.5
     interrupt(after=7)
     assert list(bars(capsys)) == [*range(1, 8)]
