@@ -9,9 +9,11 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from codebase.runs.folder import RunFolder
 from codebase.runs.provenance import changed_files
+from codebase.runs.results import Row, write_metrics
 from codebase.settings import Settings
 from codebase.system.errors import UserError
 from codebase.system.files import write_atomically
@@ -48,9 +50,29 @@ def load(path: Path) -> dict:
         raise UserError(f"{path} {reason}; {advice}") from error
 
 
+def plain_parameters(model: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of the model's `state_dict` on the CPU, without the names of wrappers."""
+    parameters = model.state_dict().items()
+    return {WRAPPERS.sub("", name): x.to("cpu", copy=True) for name, x in parameters}
+
+
 def save_model(model: nn.Module, path: Path) -> None:
     """Write the model's parameters as a plain `state_dict` on the CPU."""
-    save({WRAPPERS.sub("", name): x.cpu() for name, x in model.state_dict().items()}, path)
+    save(plain_parameters(model), path)
+
+
+def save_run(folder: RunFolder, rows: list[Row], state: dict, models: dict[int, dict]) -> None:
+    """Write the rows, the state and the models of a run; each written model leaves `models`."""
+    # Temporary files remain where a process was killed.
+    for leftover in folder.path.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+    # If the process is killed between two of these writes, resuming writes the rest again.
+    write_metrics(folder, rows)
+    save(state, folder.state)
+    for step, parameters in [*models.items()]:
+        save(parameters, path := folder.model(step))
+        tqdm.write(f"Saved to {path}")
+        del models[step]
 
 
 def load_model(model: nn.Module, path: Path) -> None:
