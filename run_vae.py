@@ -1,5 +1,6 @@
 """Train a variational autoencoder on MNIST, or load one, and measure its bounds."""
 
+import builtins
 import os
 import signal
 import sys
@@ -39,7 +40,9 @@ def run(args: Namespace) -> int:
     from codebase.report import report
     from codebase.train import load_trained, train
 
-    device = processor.choose_device(args.device)
+    processor.check_defaults()
+    # A process that only starts others does not need the GPU.
+    device = processor.choose_device(args.device, probe=args.runs == 1)
     with processor.prepared_processor(), connected(device) as processes:
         folder = Path(os.path.expanduser(args.data_dir))
         dataset = loading.resolve(args.dataset, folder) if processes.first else ""
@@ -87,7 +90,8 @@ def run_several(
     threads = torch.get_num_threads()
     default = threads if device.type == "cpu" and processes.size == 1 else 1
     jobs = args.jobs or default
-    child = vars(args) | {"dataset": settings.dataset, "device": device, "runs": 1, "jobs": 0}
+    own_device = device if processes.size > 1 else args.device
+    child = vars(args) | {"dataset": settings.dataset, "device": own_device, "runs": 1, "jobs": 0}
     command = [sys.executable, __file__, *(f"--{key}={value}" for key, value in child.items())]
     own = runs[processes.rank :: processes.size]
     failures = processes.gather(run_each(own, command, jobs, threads))
@@ -136,4 +140,5 @@ if __name__ == "__main__":
         # Gloo's threads outlive their group. If one of them still holds a tensor while Python ends
         # in its usual way, the process aborts.
         os._exit(status)
-    sys.exit(status)
+    if not hasattr(builtins, "get_ipython"):  # %run would add "SystemExit" to our sentence
+        sys.exit(status)

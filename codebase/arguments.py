@@ -60,11 +60,8 @@ def number(
     return parse
 
 
-def one_of(choices: Iterable[str], ending: str = "") -> Callable[[str], str]:
-    """The type of an argument that is one of these names; `ending` is a pattern for what follows.
-
-    Names in small letters may be written in capital ones.
-    """
+def one_of(choices: Iterable[str], ending: str = "") -> dict[str, Any]:
+    """What makes an argument one of these names, or its lower case, before a pattern `ending`."""
 
     def parse(text: str) -> str:
         """Read one argument."""
@@ -73,7 +70,7 @@ def one_of(choices: Iterable[str], ending: str = "") -> Callable[[str], str]:
                 return name
         raise argparse.ArgumentTypeError(f"must be {', '.join(choices)}, not {text!r}")
 
-    return parse
+    return {"type": parse, "metavar": "NAME"}
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -86,7 +83,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"vae-mnist {VERSION}")
-    group: argparse._ActionsContainer = parser
 
     def add(option: str, explanation: str, default: object, **kind: Any) -> None:
         """Add an option to the group, by default a whole number of at least 1."""
@@ -114,18 +110,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("compare", "print a table of all trained settings and exit", 0, **switch)
     group = parser.add_argument_group("model and training")
     names = sorted(module.name for module in iter_modules(NETWORKS))
-    add("nn", "a file in codebase/models/nns", default.nn, type=one_of(names), metavar="NAME")
+    add("nn", "a file in codebase/models/nns", default.nn, **one_of(names))
     add("batch_size", "images in a training step", default.batch_size)
     add("lr", "learning rate of Adam", default.lr, **positive)
     linear = "constant, or linear: rise for 100 steps, then fall to 0 at iter_max"
-    schedule = {"type": one_of(SCHEDULES), "metavar": "NAME"}
-    add("lr_schedule", linear, default.lr_schedule, **schedule)
+    add("lr_schedule", linear, default.lr_schedule, **one_of(SCHEDULES))
     add("kl_weight", "weight of the KL in the loss", default.kl_weight, **weight)
     group = parser.add_argument_group("images")
     names = ["auto", *SOURCES, "synthetic"]
     auto = "synthetic, or auto: mnist if found or downloaded, else synthetic"
-    shown = f"{', '.join(SOURCES)}, {auto}"
-    add("dataset", shown, "auto", type=one_of(names), metavar="NAME")
+    add("dataset", f"{', '.join(SOURCES)}, {auto}", "auto", **one_of(names))
     add("data_dir", "folder of the images", "data", metavar="DIR")
     add("valid", "training images held out for validation, the last ones", default.valid, **from_0)
     group = parser.add_argument_group("results")
@@ -133,8 +127,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("figures", "also write all pictures into the run's folder", 0, **switch)
     add("explorer", "write a page that explores the latent space", 0, **switch)
     group = parser.add_argument_group("processor")
-    device = {"type": one_of(DEVICES, r"(:\d+)?"), "metavar": "NAME"}
-    add("device", "auto: a GPU if there is one; or cpu, cuda, cuda:1, ...", "auto", **device)
+    gpu = "auto: a GPU if there is one; or cpu, cuda, cuda:1, ..."
+    add("device", gpu, "auto", **one_of(DEVICES, r"(:\d+)?"))
     add("cuda_graph", "compute gradients on a GPU as a CUDA graph", 1, **switch)
     # The names of options may be written with dashes, too.
     name, texts = re.compile(r"^--[^=]+"), sys.argv[1:] if argv is None else argv

@@ -13,7 +13,7 @@ from conftest import ROOT
 from assignment import check, handout
 from codebase.arguments import parse_arguments
 from codebase.bounds import Bounds, Measured
-from codebase.runs.checkpoint import save_model
+from codebase.runs import checkpoint
 from codebase.runs.folder import CHECKPOINTS, RunFolder
 from codebase.runs.results import (
     write_iwae_of_all,
@@ -163,7 +163,7 @@ def test_the_python_that_is_shown_runs(tmp_path, monkeypatch):
     settings = Settings(z=10)
     folder = RunFolder(settings)
     folder.path.mkdir(parents=True)
-    save_model(new_model(settings), folder.model(settings.iter_max))
+    checkpoint.save(new_model(settings).state_dict(), folder.model(settings.iter_max))
     blocks = [each for page in PAGES for each in FENCE.findall(page.read_text(encoding="utf-8"))]
     (block,) = (text for language, text in blocks if language == "python")
     names: dict[str, torch.Tensor] = {}

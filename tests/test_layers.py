@@ -22,7 +22,7 @@ from codebase.models.vae import VAE
 PARTS: dict[str, set[str]] = {
     "run_vae": {"arguments", "report", "train", "datasets"},
     "report": {"visualize"},
-    "assignment": {"arguments", "visualize"},
+    "assignment": {"arguments", "compute", "visualize"},
     "arguments": {"settings"},
     "visualize": {"pictures"},
     "pictures": {"runs"},

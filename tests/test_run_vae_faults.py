@@ -46,7 +46,8 @@ def test_a_missing_checkpoint_is_named_with_the_existing_ones(run_vae, small):
 def test_an_unusable_checkpoint_is_one_sentence(run_vae, small, damage):
     path = RUN.model(30)
     path.parent.mkdir(parents=True)
-    checkpoint.save_model(VAE(nn="v1" if damage == "other networks" else "tiny", z_dim=3), path)
+    model = VAE(nn="v1" if damage == "other networks" else "tiny", z_dim=3)
+    checkpoint.save(checkpoint.plain_parameters(model), path)
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:5000])
     assert str(path) in failure(run_vae(*small, "--train", 0), 1)

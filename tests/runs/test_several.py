@@ -97,7 +97,7 @@ def test_processes_share_the_threads_and_not_the_batches_of_torchrun(
 def test_one_run_per_thread_trains_at_a_time_but_one_on_a_gpu_or_under_torchrun(
     run_vae, monkeypatch, device, processes, jobs
 ):
-    """Each process gets the device and the data that "auto" stands for."""
+    """Each process gets the data that "auto" stands for, and under torchrun its device."""
     asked = []
 
     @contextmanager
@@ -106,11 +106,14 @@ def test_one_run_per_thread_trains_at_a_time_but_one_on_a_gpu_or_under_torchrun(
 
     def run_each(runs, command, jobs, threads):
         asked.append((jobs, threads))
-        for option in (f"device={device}", "dataset=synthetic", "runs=1", "z=3"):
+        own = "auto" if processes == 1 else device
+        for option in (f"device={own}", "dataset=synthetic", "runs=1", "z=3"):
             assert f"--{option}" in command
         return {settings.run: "not today" for settings in runs}
 
-    monkeypatch.setattr("codebase.compute.processor.choose_device", lambda _: torch.device(device))
+    monkeypatch.setattr(
+        "codebase.compute.processor.choose_device", lambda *_, **__: torch.device(device)
+    )
     monkeypatch.setattr("codebase.datasets.loading.resolve", lambda *_: "synthetic")
     monkeypatch.setattr("codebase.compute.processes.connected", connected)
     monkeypatch.setattr("codebase.runs.several.run_each", run_each)
