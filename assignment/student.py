@@ -13,6 +13,7 @@ import torch
 
 from assignment import UTILS, VAE, VISUALIZE
 from assignment.answers import Answers, Networks, collect_answers
+from codebase.compute.processor import check_defaults
 from codebase.settings import Settings
 from codebase.system.errors import UserError, missing_in_student_file
 
@@ -26,10 +27,12 @@ def answer_task(task: str, file: str, run: str) -> Answers:
     if task == "train":
         return collect_answers(task, partial(bounds_of_run, Path(run)), networks)
     if file == UTILS:
-        return collect_answers(task, getattr(import_module("codebase.utils"), task), networks)
-    model = import_module("codebase.models.vae").VAE(z_dim=2)
-    model.enc = model.dec = networks
-    function = partial(picture, model) if file == VISUALIZE else getattr(model, task)
+        function = getattr(import_module("codebase.utils"), task)
+    else:
+        model = import_module("codebase.models.vae").VAE(z_dim=2)
+        model.enc = model.dec = networks
+        function = partial(picture, model) if file == VISUALIZE else getattr(model, task)
+    check_defaults()
     return collect_answers(task, function, networks)
 
 

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from codebase import utils
+from codebase.bounds import Bounds, Measured
 from codebase.data import Images
 from codebase.models.vae import VAE
 from codebase.system.errors import UserError
@@ -19,31 +19,6 @@ SUBSET_PASSES = 100  # passes over the assignment's 100 test images; all test im
 # Number of images, or of latents of one image, that are decoded at once. With more, the
 # activations do not fit into the processor's cache.
 IMAGES_AT_ONCE, LATENTS_AT_ONCE = 100, 1_000
-
-
-class Bounds(NamedTuple):
-    """Negative ELBO and its two parts, in nats per image.
-
-    `error` is the standard error of the negative ELBO over the images; nan where unknown.
-    """
-
-    nelbo: float
-    kl: float
-    rec: float
-    error: float = math.nan
-
-
-class Measured(NamedTuple):
-    """The bounds of a model on three sets of images.
-
-    They are the assignment's 100 test images, all test images, and the validation images if there
-    are any.
-    """
-
-    subset: Bounds
-    all: Bounds
-    valid: Bounds | None = None
-    seconds: float = math.nan  # training time; nan where unknown
 
 
 def device_of(model: VAE) -> torch.device:

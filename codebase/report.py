@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from codebase import evaluate, visualize
+from codebase.bounds import Measured
 from codebase.data import Images
-from codebase.evaluate import Measured
 from codebase.models.vae import VAE
 from codebase.pictures import gallery
 from codebase.runs.folder import RunFolder

@@ -62,7 +62,7 @@ def text(outputs, name="stdout"):
 
 
 def test_a_notebook_trains_and_its_session_does_not_change(cells):
-    _, trained, same, interrupted, again, shown, helped, last = cells(
+    _, trained, same, interrupted, again, shown, helped, wrong, last = cells(
         STATE,
         f"%run run_vae.py {SMALL} 30",
         "print(before == state())",
@@ -70,6 +70,7 @@ def test_a_notebook_trains_and_its_session_does_not_change(cells):
         "print(before == state())",
         SHOWN,
         "%run run_vae.py --help",
+        "%run run_vae.py --seed 1",
         "print(before == state())",
     )
     assert "NELBO: " in text(trained) and "30/30" in text(trained, "stderr")
@@ -78,5 +79,7 @@ def test_a_notebook_trains_and_its_session_does_not_change(cells):
     assert "--resume 1" in text(interrupted, "stderr")
     assert [each.data["image/png"] for each in shown if each.output_type == "display_data"]
     assert text(helped).startswith("usage: ")
-    errors = [each for outputs in (trained, interrupted, shown, helped) for each in outputs]
+    assert text(wrong, "stderr").count("\n") == 1  # a sentence alone
+    assert "IProgress" not in text(trained, "stderr")  # tqdm's warning without ipywidgets
+    errors = [each for outputs in (trained, interrupted, shown, helped, wrong) for each in outputs]
     assert not [each for each in errors if each.output_type == "error"]

@@ -12,7 +12,7 @@ from wrong_solutions import RIGHT, UNKNOWN, WRONG
 import codebase
 import codebase.models
 from assignment import ROOT, TASKS, UTILS, VAE, VISUALIZE, check, student
-from codebase.evaluate import Bounds, Measured
+from codebase.bounds import Bounds, Measured
 from codebase.runs.folder import RunFolder
 from codebase.runs.results import write_results
 from codebase.settings import Settings

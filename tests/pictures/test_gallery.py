@@ -14,8 +14,8 @@ from drawn import (
     to_blocks,
 )
 
+from codebase.bounds import Bounds
 from codebase.data import SUBSET_POSITIONS
-from codebase.evaluate import Bounds
 from codebase.models.vae import VAE
 from codebase.pictures import drawing
 from codebase.pictures.gallery import interpolation, learning_curve, reconstructions, write_all

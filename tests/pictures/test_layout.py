@@ -10,7 +10,7 @@ from drawn import from_blocks, known_model, means, numbered_images, seen
 from matplotlib.colors import to_rgb
 from matplotlib.transforms import Bbox
 
-from codebase.evaluate import Bounds
+from codebase.bounds import Bounds
 from codebase.pictures import drawing
 from codebase.pictures.gallery import interpolation, learning_curve, reconstructions
 from codebase.pictures.latent import latent_space

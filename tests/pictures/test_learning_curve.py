@@ -3,7 +3,7 @@
 import pytest
 from matplotlib.colors import to_hex
 
-from codebase.evaluate import Bounds
+from codebase.bounds import Bounds
 from codebase.pictures.gallery import learning_curve
 from codebase.runs.results import Row
 
