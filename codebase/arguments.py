@@ -76,7 +76,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("runs", "number of runs, starting at --run; prints their table", 1)
     add("jobs", "runs at the same time; 0: one per core, one on a GPU", 0, **from_0)
     add("compare", "1: print a table of all trained settings and exit", 0, **switch)
-    add("figures", "1: also write all pictures into the run's folder", 0, **switch)
+    figures = "1: also write all pictures into the run's folder; pdf: write them as PDF"
+    add("figures", figures, "0", choices=("0", "1", "pdf"))
     add("explorer", "1: write a page that explores the latent space", 0, **switch)
     add("device", "auto: a GPU if there is one; or cpu, cuda, cuda:1, ...", "auto", **name)
     add("cuda_graph", "compute gradients on a GPU as a CUDA graph (1) or not (0)", 1, **switch)
