@@ -124,7 +124,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("valid", "training images held out for validation, the last ones", default.valid, **from_0)
     group = parser.add_argument_group("results")
     add("iwae", "samples of the IWAE bound on all test images, as 5000 in papers", 0, **from_0)
-    add("figures", "also write all pictures into the run's folder", 0, **switch)
+    pdf = {"choices": ("0", "1", "pdf"), "nargs": "?", "const": "1"}
+    add("figures", "also write all pictures into the run's folder; pdf: as PDF", "0", **pdf)
     add("explorer", "write a page that explores the latent space", 0, **switch)
     group = parser.add_argument_group("processor")
     gpu = "auto: a GPU if there is one; or cpu, cuda, cuda:1, ..."

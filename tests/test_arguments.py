@@ -16,7 +16,7 @@ DEFAULTS = {
     **{"z": 10, "iter_max": 20000, "iter_save": 10000, "run": 0, "train": 1, "resume": 0},
     **{"nn": "v1", "batch_size": 100, "lr": 0.001, "lr_schedule": "constant", "kl_weight": 1.0},
     **{"dataset": "auto", "data_dir": "data", "valid": 0, "iwae": 0, "runs": 1, "jobs": 0},
-    **{"compare": 0, "figures": 0, "explorer": 0, "device": "auto"},
+    **{"compare": 0, "figures": "0", "explorer": 0, "device": "auto"},
 }
 
 

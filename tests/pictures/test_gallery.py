@@ -113,6 +113,17 @@ def test_every_picture_is_written_into_the_folder(images, settings, capsys, tmp_
 
 
 @pytest.mark.slow
+def test_every_picture_can_be_a_pdf(images, settings):
+    fill(settings)
+    write_all(VAE(z_dim=3), images, settings, [], "pdf")
+    written = sorted(RunFolder(settings).path.glob("*.*[!v]"))
+    assert [path.name for path in written] == sorted(
+        f"{name}.pdf" for name in ("learning_curve", *ALWAYS)
+    )
+    assert all(path.read_bytes().startswith(b"%PDF") for path in written)
+
+
+@pytest.mark.slow
 def test_a_picture_without_data_is_left_out_with_a_message(images, settings, capsys):
     folder, model, failures = RunFolder(settings).path, VAE(z_dim=3), []
     write_all(model, images, settings, failures)
