@@ -55,7 +55,7 @@ def test_a_grey_pixel_has_its_value():
 
 
 def test_colour_blind_readers_can_tell_the_colours_apart():
-    """Machado et al. 2009: how linear RGB looks without one kind of cone. Distances are in OKLab."""
+    """Machado et al. 2009: linear RGB without one kind of cone. Distances are in OKLab."""
     without_cones = [
         [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
         [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
