@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# PyTorch 2.14.1: all_reduce with ReduceOp.MAX over Gloo forgets a NaN, unless it is the first process's.
+# PyTorch 2.14.1: all_reduce with ReduceOp.MAX over Gloo forgets a NaN, unless it is the first
+# process's.
 #
-# One would think: the maximum with a NaN is NaN, as in torch.maximum, so one all_reduce of the losses tells
-# every process that one of them has diverged.
-# It is: NaN if process 0 has it, and the maximum of the others if another one has it. SUM keeps every NaN.
+# One would think: the maximum with a NaN is NaN, as in torch.maximum, so one all_reduce of the
+# losses tells every process that one of them has diverged.
+# It is: NaN if process 0 has it, and the maximum of the others if another one has it. SUM keeps
+# every NaN.
 # Seen: NaN in process 0: nan, in process 1: 0.0, sum: nan
 # Source: gloo/math.h, which compares with std::max.
 set -euo pipefail
@@ -19,7 +21,7 @@ import torch.distributed as dist
 
 
 def reduce(rank, name, which, operation):
-    """The result on process 0, where process `which` of two gives NaN and the other one its rank."""
+    """The result on process 0, where process `which` of two gives NaN, and the other its rank."""
     dist.init_process_group("gloo", init_method=f"file://{name}", rank=rank, world_size=2)
     value = torch.tensor([float("nan") if rank == which else float(rank)])
     dist.all_reduce(value, operation)

@@ -5,8 +5,8 @@
 # One would think: the test gets 0 of its 5 points, as a test without subTest does.
 # It is: gone, with its name and its 5 points. If all subtests pass, it is there with its 5 points.
 # Seen: ['test_plain'] 5.0
-# Source: gradescope_utils/autograder_utils/json_test_runner.py, JSONTestResult, which has no addSubTest,
-# and unittest, which calls neither addSuccess nor addFailure for such a test.
+# Source: gradescope_utils/autograder_utils/json_test_runner.py, JSONTestResult, which has no
+# addSubTest, and unittest, which calls neither addSuccess nor addFailure for such a test.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# idx2numpy 1.2.3: the array that is read from an IDX file of integers of four bytes (labels of QMNIST) or
-# of floats cannot be written to an IDX file again.
+# idx2numpy 1.2.3: the array that is read from an IDX file of integers of four bytes (labels of
+# QMNIST) or of floats cannot be written to an IDX file again.
 #
 # One would think: reading and writing are inverse to each other.
-# It is: what is read has big-endian numbers (">i4"), as the file does, and the writer knows only the names
-# of the machine's own types. Files of bytes go both ways.
+# It is: what is read has big-endian numbers (">i4"), as the file does, and the writer knows only
+# the names of the machine's own types. Files of bytes go both ways.
 # Seen: read >i4, written again: FormatError; bytes: True
 # Source: idx2numpy/converters.py, _DATA_TYPES_NUMPY.
 set -euo pipefail

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# JAX 0.10.2 (0.12.0.1 does the same), on a CPU: jax.device_put of a NumPy array whose memory begins at a
-# multiple of 64 bytes makes no copy. jnp.array makes one.
+# JAX 0.10.2 (0.12.0.1 does the same), on a CPU: jax.device_put of a NumPy array whose memory begins
+# at a multiple of 64 bytes makes no copy. jnp.array makes one.
 #
-# One would think: JAX arrays never change, so a loader may refill its NumPy buffer after device_put.
-# It is: the JAX array changes with the buffer, or does not, depending on where NumPy happened to put it.
+# One would think: JAX arrays never change, so a loader may refill its NumPy buffer after
+# device_put.
+# It is: the JAX array changes with the buffer, or does not, depending on where NumPy happened to
+# put it.
 # Seen: aligned 2.0, not aligned 1.0, jnp.array 1.0
 # Source: the parameter may_alias in the documentation of jax.device_put.
 set -euo pipefail

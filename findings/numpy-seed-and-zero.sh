@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# NumPy 2.4.6 (2.5.5 does the same): default_rng(5), default_rng([5, 0]) and default_rng([5, 0, 0]) are one
-# generator, and default_rng([5, 1]) is another.
+# NumPy 2.4.6 (2.5.5 does the same): default_rng(5), default_rng([5, 0]) and default_rng([5, 0, 0])
+# are one generator, and default_rng([5, 1]) is another.
 #
-# One would think: seeds of [run, step] give each run and step its own stream, and so do [run, step, rank].
-# It is: step 0 of run 5 has the stream of run 5 itself, as up to four numbers are filled up with zeros.
+# One would think: seeds of [run, step] give each run and step its own stream, and so do [run, step,
+# rank].
+# It is: step 0 of run 5 has the stream of run 5 itself, as up to four numbers are filled up with
+# zeros.
 # Seen: True True False
 # Source: numpy/random/bit_generator.pyx, SeedSequence.mix_entropy; its pool has four words.
 set -euo pipefail
@@ -16,7 +18,8 @@ import numpy as np
 
 
 def same(seed):
-    return np.array_equal(np.random.default_rng(5).random(100), np.random.default_rng(seed).random(100))
+    one, other = (np.random.default_rng(each).random(100) for each in (5, seed))
+    return np.array_equal(one, other)
 
 
 print(same([5, 0]), same([5, 0, 0]), same([5, 1]))

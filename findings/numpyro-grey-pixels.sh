@@ -3,8 +3,8 @@
 #
 # One would think: it is the cross entropy x * log(p) + (1 - x) * log(1 - p), as in
 # torch.distributions.Bernoulli with validate_args=False, or an error, as in PyTorch with checks.
-# It is: -inf and a warning, while the gradient is a finite 0. So an optimizer sees an infinite loss, and a
-# white pixel beside it still learns. With validate_args=False the cross entropy comes.
+# It is: -inf and a warning, while the gradient is a finite 0. So an optimizer sees an infinite
+# loss, and a white pixel beside it still learns. With validate_args=False the cross entropy comes.
 # Seen: grey -inf gradient 0.0, unchecked -0.693 gradient -0.200
 # Source: numpyro/distributions/util.py, validate_sample.
 set -euo pipefail
@@ -22,7 +22,8 @@ warnings.simplefilter("ignore")
 
 
 def value_and_gradient(**options):
-    return map(float, jax.value_and_grad(lambda l: Bernoulli(logits=l, **options).log_prob(0.3))(1e-6))
+    log_prob = jax.value_and_grad(lambda l: Bernoulli(logits=l, **options).log_prob(0.3))
+    return map(float, log_prob(1e-6))
 
 
 grey, gradient = value_and_gradient()

@@ -2,10 +2,10 @@
 # ONNX Runtime 1.31.1: two sessions of one process draw the same random numbers, though the node
 # RandomNormalLike has no seed.
 #
-# One would think: without the attribute "seed" the seed is made up anew, as ONNX's specification says, so
-# two sessions, or the same model loaded twice, draw different noise.
-# It is: every session begins with the same seed and counts it up for each node. Ten samples from ten
-# sessions are one sample. Two runs of one session differ.
+# One would think: without the attribute "seed" the seed is made up anew, as ONNX's specification
+# says, so two sessions, or the same model loaded twice, draw different noise.
+# It is: every session begins with the same seed and counts it up for each node. Ten samples from
+# ten sessions are one sample. Two runs of one session differ.
 # Seen: sessions equal True, runs equal False
 # Source: onnxruntime/core/providers/cpu/generator/random.h, and ONNX's operator RandomNormalLike.
 set -euo pipefail

@@ -3,8 +3,8 @@
 # number_samples (K), where the paper does it the other way.
 #
 # One would think: M = 1 and K = 10 is the IWAE with ten samples.
-# It is: the plain ELBO, averaged over ten samples, and M = 10, K = 1 is the IWAE. With the defaults, 5 and
-# 10, it is the mean of ten bounds of five samples.
+# It is: the plain ELBO, averaged over ten samples, and M = 10, K = 1 is the IWAE. With the
+# defaults, 5 and 10, it is the mean of ten bounds of five samples.
 # Seen: M = 1, K = 10 equals the ELBO: True; M = 10, K = 1: False
 # Source: pythae/models/miwae/miwae_model.py, loss_function, dimension 1; Rainforth et al., Tighter
 # Variational Bounds are Not Necessarily Better, 2018.

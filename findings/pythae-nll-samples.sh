@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# pythae 0.1.2: get_nll, "negative log-likelihood", returns the log-likelihood, and takes whole batches of
-# samples only.
+# pythae 0.1.2: get_nll, "negative log-likelihood", returns the log-likelihood, and takes whole
+# batches of samples only.
 #
 # One would think: a positive number, from n_samples samples.
-# It is: a negative one; 1, 50 and 199 samples are 100, the size of its batch, and 200 are 200. So a curve
-# over 1, 10 and 100 samples is flat.
+# It is: a negative one; 1, 50 and 199 samples are 100, the size of its batch, and 200 are 200. So a
+# curve over 1, 10 and 100 samples is flat.
 # Seen: 1: 100, 50: 100, 199: 100, 200: 200; all negative: True
 # Source: pythae/models/vae/vae_model.py, get_nll: n_full_batch.
 set -euo pipefail
@@ -19,7 +19,7 @@ from pythae.models import VAE, VAEConfig
 torch.manual_seed(0)
 model = VAE(VAEConfig(input_dim=(1, 2, 2), latent_dim=2, reconstruction_loss="bce")).eval()
 used = []
-model.decoder.register_forward_hook(lambda _module, arguments, _result: used.append(len(arguments[0])))
+model.decoder.register_forward_hook(lambda _module, given, _result: used.append(len(given[0])))
 image = torch.zeros(1, 1, 2, 2)
 counts, values = {}, []
 for samples in (1, 50, 199, 200):
