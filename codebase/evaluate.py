@@ -85,12 +85,12 @@ def iwae_and_error(
     parts = [min(LATENTS_AT_ONCE, iw - done) for done in range(0, iw, LATENTS_AT_ONCE)]
     log_shares = torch.tensor(parts, device=device).log() - math.log(iw)
     groups = _groups(x.to(device), max(1, min(IMAGES_AT_ONCE, LATENTS_AT_ONCE // iw)))
-    means = []
+    means = torch.zeros(len(groups), device=device)
     with evaluation_mode(model), seeded(SEED, device):
-        for group in show(groups):
+        for i, group in enumerate(show(groups)):
             log_means = [-model.negative_iwae_bound(group, samples)[0] for samples in parts]
-            means.append(-(torch.stack(log_means) + log_shares).logsumexp(0))
-    bound, error = _mean_and_error(torch.stack(means), groups)
+            means[i] = -(torch.stack(log_means) + log_shares).logsumexp(0)
+    bound, error = _mean_and_error(means, groups)
     if not math.isfinite(bound):
         advice = "log_mean_exp of codebase.utils may overflow"
         raise UserError(f"negative_iwae_bound returns {bound} for {iw} samples; {advice}")
