@@ -45,10 +45,9 @@ def run(args: Namespace) -> int:
     device = processor.choose_device(args.device, probe=args.runs == 1)
     with processor.prepared_processor(), connected(device) as processes:
         folder = Path(os.path.expanduser(args.data_dir))
-        # Whoever names a folder has MNIST there, so "auto" does not stand for synthetic digits.
-        is_auto = args.dataset == "auto" and args.data_dir == "data"
-        dataset = args.dataset if is_auto else args.dataset.replace("auto", "mnist")
-        dataset = loading.resolve(dataset, folder) if processes.first else ""
+        if args.dataset == "auto" and args.data_dir != "data":
+            args.dataset = "mnist"  # a folder that is named and lacks it is a slip of typing
+        dataset = loading.resolve(args.dataset, folder) if processes.first else ""
         images = loading.load(processes.broadcast(dataset), folder).hold_out(args.valid)
         settings = Settings(**{key: getattr(args, key) for key in Settings._fields})
         settings = settings._replace(dataset=images.name)

@@ -124,8 +124,7 @@ def check_defaults() -> None:
     import torch
 
     values = torch.get_default_dtype(), torch.get_default_device()
-    for value, usual in zip(values, (torch.float32, torch.device("cpu")), strict=True):
-        if value != usual:
-            files = "codebase/utils.py, codebase/models/vae.py or your networks"
-            advice = f"delete the line with torch.set_default_... from {files}"
-            raise UserError(f"PyTorch's default is {value}, and must be {usual}; {advice}")
+    if values != (torch.float32, torch.device("cpu")):
+        files = "codebase/utils.py, codebase/models/vae.py or your networks"
+        defaults = "PyTorch's defaults are {} and {}, not torch.float32 and cpu".format(*values)
+        raise UserError(f"{defaults}; delete the line with torch.set_default_... from {files}")

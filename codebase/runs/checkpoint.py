@@ -106,7 +106,8 @@ def _instead_of(path: Path) -> str:
     if saved := sorted(file.name for file in folder.glob("model-*.pt")):
         hints.append(f"models in its folder: {', '.join(saved)}; choose one with --iter_max")
     hints += [f"rename {file.name}" for file in folder.glob(f"{path.stem}.*")]
-    others = folder.parent.glob(re.sub(r"iter_max=\d+", "iter_max=*", folder.name))
+    pattern = re.sub(r"iter_max=\d+", "iter_max=*", folder.name)
+    others = folder.parent.glob(pattern) if pattern != folder.name else ()
     hints += [f"{other.name} is a run of another --iter_max" for other in others if other != folder]
     with suppress(OSError, UserError, LookupError, TypeError, ValueError):
         step = load(folder / "training-state.pt")["training"]["step"]
