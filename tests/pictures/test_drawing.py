@@ -55,12 +55,13 @@ def test_a_grey_pixel_has_its_value():
 
 
 def test_colour_blind_readers_can_tell_the_colours_apart():
-    """Machado et al. 2009: how linear RGB looks without one kind of cone. Distances are in OKLab."""
+    """Machado et al. 2009: how linear RGB looks without one kind of cone."""
     without_cones = [
         [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
         [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
         [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
     ]
+    # The distances are in OKLab.
     cones = [[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074], [0.0883, 0.2817, 0.6300]]
     lab = [[0.2105, 0.7936, -0.0041], [1.9780, -2.4286, 0.4506], [0.0259, 0.7828, -0.8087]]
     rgb = np.array([to_rgb(colour) for colour in COLOURS])
