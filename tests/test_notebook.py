@@ -1,10 +1,12 @@
 """The program in a notebook, with a real kernel of Jupyter."""
 
+import re
 import sys
 
 import nbclient
 import nbformat
 import pytest
+from conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -34,6 +36,7 @@ def interrupt():
 threading.Thread(target=interrupt).start()
 print("status", run_vae.main("{SMALL} 1000000 --iter_save 100 --run 1".split()))
 """
+WALK = ROOT / "docs" / "walk.ipynb"
 SHOWN = """\
 from codebase.models.vae import VAE
 from codebase.visualize import visualize_samples
@@ -83,3 +86,30 @@ def test_a_notebook_trains_and_its_session_does_not_change(cells):
     assert "IProgress" not in text(trained, "stderr")  # tqdm's warning without ipywidgets
     errors = [each for outputs in (trained, interrupted, shown, helped, wrong) for each in outputs]
     assert not [each for each in errors if each.output_type == "error"]
+
+
+def test_the_walk_runs_and_its_bound_by_hand_is_that_of_the_model(script):
+    notebook = nbformat.read(WALK, 4)
+    for cell in notebook.cells:  # fewer steps, on digits that need no network
+        cell.source = cell.source.replace("1000", "20").replace("mnist", "synthetic")
+        cell.source = cell.source.replace("Settings(", 'Settings(dataset="synthetic", ')
+    nbclient.NotebookClient(notebook, timeout=300).execute(cwd=str(script.parent))
+    pictures = [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(pictures) == 4
+    by_hand, model = (
+        [float(number) for number in re.findall(r"-?\d+\.\d+", line)]
+        for line in text(notebook.cells[-1].outputs).splitlines()
+    )
+    assert by_hand == pytest.approx(model, rel=0.01)
+
+
+def test_the_walk_is_stored_without_output_except_small_pictures():
+    cells = nbformat.read(WALK, 4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    assert {output.output_type for output in outputs} == {"display_data"}
+    assert WALK.stat().st_size < 300_000

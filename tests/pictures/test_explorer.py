@@ -99,9 +99,8 @@ def weight(layer):
 
 def unpacked(text):
     """Decode bits (1000, 784) that the page holds, eight to a byte."""
-    return torch.tensor(np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8))).view(
-        -1, 784
-    )
+    packed = np.frombuffer(base64.b64decode(text), np.uint8)
+    return torch.tensor(np.unpackbits(packed)).view(-1, 784)
 
 
 def assert_page_computes(page, model, x):
