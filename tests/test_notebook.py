@@ -111,5 +111,5 @@ def test_the_walk_runs_and_its_bound_by_hand_is_that_of_the_model(script):
 def test_the_walk_is_stored_without_output_except_small_pictures():
     cells = nbformat.read(WALK, 4).cells
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    assert {output.output_type for output in outputs} == {"display_data"}
+    assert {output.output_type for output in outputs} <= {"display_data"}
     assert WALK.stat().st_size < 300_000
