@@ -48,7 +48,7 @@ def bounds_of_run(folder: Path) -> tuple[float, float, float]:
     run_folder = import_module("codebase.runs.folder").RunFolder(settings, folder.parent)
     if not (measured := import_module("codebase.runs.results").read_results(run_folder, 20_000)):
         raise UserError(f"{folder} has no results after 20,000 steps")
-    return measured.subset
+    return measured.subset[:3]
 
 
 def picture(model: torch.nn.Module) -> torch.Tensor:

@@ -73,8 +73,9 @@ def run_each(
                     elif status:
                         by_signal = f"its process was ended by signal {-status}"
                         failures[run] = by_signal if status < 0 else reason
-                ended = len(runs) - len(waiting) - len(running)
-                bar.n = ended + sum(shares[run] for run in running)
+                if not caught:
+                    ended = len(runs) - len(waiting) - len(running)
+                    bar.n = ended + sum(shares[run] for run in running)
                 # The bar of a run begins with its number and its progress in percent.
                 bar.set_postfix_str(", ".join(last[run].partition("|")[0] for run in running))
         finally:  # nothing is running, unless an error ended the loop

@@ -71,10 +71,10 @@ def test_the_map_shows_other_labels_or_none(open_page, model, images, tmp_path, 
     shades = {label: torch.tensor(shade(drawing.COLOURS[label % 10])) for label in labels}
     chosen = map_.lonely(6)
     seen = map_.seen_at("points", map_.places[chosen])[:, :3]
-    for i, shade in zip(chosen, seen, strict=True):
+    for i, colour in zip(chosen, seen, strict=True):
         label = map_.page.execute_script(f"return content.labels[{i}]")
         expected = shades[label] if labels else map_.colour("--muted")
-        assert (shade - expected).abs().max() <= 2
+        assert (colour - expected).abs().max() <= 2
 
 
 def test_points_are_at_the_posterior_means(map_, model, images):
@@ -124,7 +124,7 @@ def test_the_line_from_a_to_b_has_ends_with_letters(map_):
     ink_ = map_.amount("cross", "--text")
     a, b = map_.places[5], map_.places[95]
     apart = (b - a).norm()
-    assert apart > 60
+    assert apart > 50
     for t in torch.linspace(0, 1, 20):
         x, y = torch.lerp(a, b, t).long().tolist()
         assert ink_[y - 1 : y + 2, x - 1 : x + 2].max() > 0.5

