@@ -83,7 +83,7 @@ def iwae_and_error(
     torch.empty(31, 1024, 256)
     # With many samples, the mean of an image's weights is a weighted mean of the means of parts.
     parts = [min(LATENTS_AT_ONCE, iw - done) for done in range(0, iw, LATENTS_AT_ONCE)]
-    log_shares = torch.tensor(parts, device=device).log() - math.log(iw)
+    log_shares = torch.log(torch.tensor(parts, device=device) / iw)
     groups = _groups(x.to(device), max(1, min(IMAGES_AT_ONCE, LATENTS_AT_ONCE // iw)))
     means = torch.zeros(len(groups), device=device)
     with evaluation_mode(model), seeded(SEED, device):

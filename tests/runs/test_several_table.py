@@ -163,12 +163,12 @@ def test_loaded_runs_are_measured_and_plotted_even_if_nobody_reads_the_table(
     status, _, _, table = several(*arguments, threads=5, jobs=2, stdout=writer)
     os.close(writer)
     assert status == 1  # because the table could not be printed
-    for folder, (subset, everything, seconds), line in zip(FOLDERS, before, table, strict=True):
+    for folder, (subset, everything, _, seconds), line in zip(FOLDERS, before, table, strict=True):
         assert folder.saved_steps() == [20, 30]
         assert (folder.path / "latent_space.png").exists()
         assert float(line[5]) == seconds
         # With more threads, sums are taken in another order.
-        expected = [*subset, everything.nelbo]
+        expected = [*subset[:3], everything.nelbo]
         assert [float(cell) for cell in line[1:5]] == pytest.approx(expected, abs=0.01)
 
 
