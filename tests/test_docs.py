@@ -38,7 +38,7 @@ MODULE = re.compile(r"(?<![\w/.-])(?:assignment|codebase)(?:\.\w+)+(?![\w/(])")
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 COMMAND = re.compile(r"(?:python|%run|--) run_vae\.py((?: [^#&|;]*)?)")
 MADE_BY_THE_READER = {"codebase/models/nns/v2.py"}
-OF_OTHER_PROGRAMS = {"--against", "--max-restarts"}  # of the benchmark and of torchrun
+OF_OTHER_PROGRAMS = {"--against", "--busy", "--max-restarts"}  # of the benchmark and of torchrun
 
 of_every_page = pytest.mark.parametrize(
     "page", PAGES, ids=[path.relative_to(ROOT).as_posix() for path in PAGES]
