@@ -61,7 +61,7 @@ def number(
 
 
 def one_of(choices: Iterable[str], ending: str = "") -> dict[str, Any]:
-    """What makes an argument one of these names, or its lower case, before a pattern `ending`."""
+    """Options for an argument that is one of these names, in any case, before the pattern `ending`."""
 
     def parse(text: str) -> str:
         """Read one argument."""

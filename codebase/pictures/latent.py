@@ -12,7 +12,7 @@ from codebase.models.vae import VAE
 from codebase.pictures import drawing
 
 MOST_DIMENSIONS = 20  # rows of a traversal
-VALUES = range(-3, 4)  # of the dimension that a row of a traversal varies
+VALUES = range(-3, 4)  # values of the dimension that a row varies
 
 
 @torch.no_grad()

@@ -101,7 +101,7 @@ def load_model(model: nn.Module, path: Path) -> None:
 
 
 def _instead_of(path: Path) -> str:
-    """What there is in place of a model that is missing, and what to do."""
+    """A sentence about the models that are there, and what to do, if one is missing."""
     folder, hints = path.parent, []
     if saved := sorted(file.name for file in folder.glob("model-*.pt")):
         hints.append(f"models in its folder: {', '.join(saved)}; choose one with --iter_max")

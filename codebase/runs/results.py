@@ -23,7 +23,7 @@ NAMES = ("NELBO", "KL", "REC")
 # The names of sets of images in the files: batches since the last "train" row, the assignment's 100
 # test images, all test images, and the validation images.
 TRAIN, SUBSET, ALL, VALID = "train", "test", "all test", "valid"
-ERROR = "standard error"  # of the NELBO over the images
+ERROR = "standard error"  # the NELBO's, over the images
 IWAE, IWAE_OF_ALL = "negative IWAE", "negative IWAE of all test images"
 ACTIVE, BITS = "active units", "bits per dimension"
 
@@ -145,6 +145,7 @@ def read_results(folder: RunFolder, step: int) -> Measured | None:
     content = _read(folder.results(step))
 
     def read(name: str) -> Bounds:
+        """The bounds on a set of images."""
         numbers = {ERROR: math.nan} | content[name]
         return Bounds(*(float(numbers[key]) for key in (*NAMES, ERROR)))
 

@@ -42,7 +42,7 @@ def run_each(
     running: dict[int, tuple[Popen, IO[str]]] = {}
     last = dict.fromkeys(waiting, "")
     failures: dict[int, str] = {}
-    shares = dict.fromkeys(waiting, 0.0)  # of their steps that running runs have taken
+    shares = dict.fromkeys(waiting, 0.0)  # how much of each running run is done
     shown = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}{postfix}]"
     hidden = {} if interactive else {"disable": True}
     bar = make_bar(total=len(runs), desc="runs", bar_format=shown, smoothing=0, **hidden)
