@@ -61,7 +61,7 @@ def number(
 
 
 def one_of(choices: Iterable[str], ending: str = "") -> dict[str, Any]:
-    """Options for an argument that is one of these names, in any case, before the pattern `ending`."""
+    """Options for an argument that is one of the names, in any case, before a pattern `ending`."""
 
     def parse(text: str) -> str:
         """Read one argument."""
