@@ -1,5 +1,6 @@
 """Train a variational autoencoder on MNIST, or load one, and measure its bounds."""
 
+import builtins
 import os
 import signal
 import sys
@@ -30,21 +31,22 @@ def run(args: Namespace) -> int:
         if processor.torchrun_ranks()[0] == 0:
             compare()
         return 0
+    if args.explorer and not find_spec("codebase.pictures.explorer"):
+        raise UserError("argument --explorer: the page is not part of this hand-out", 2)
     import codebase.visualize  # noqa: F401  # imported now, so that a mistake in it shows
     from codebase.compute.processes import connected
     from codebase.datasets import loading
     from codebase.evaluate import evaluation_mode
-    from codebase.models import nns
     from codebase.report import report
     from codebase.train import load_trained, train
 
-    device = processor.choose_device(args.device)
-    if args.nn not in nns.names():
-        raise UserError(f"argument --nn: must be {' or '.join(nns.names())}, not {args.nn!r}", 2)
-    if args.explorer and not find_spec("codebase.pictures.explorer"):
-        raise UserError("argument --explorer: the page is not part of this hand-out", 2)
+    processor.check_defaults()
+    # A process that only starts others does not need the GPU.
+    device = processor.choose_device(args.device, probe=args.runs == 1)
     with processor.prepared_processor(), connected(device) as processes:
         folder = Path(os.path.expanduser(args.data_dir))
+        if args.dataset == "auto" and args.data_dir != "data":
+            args.dataset = "mnist"  # a folder that is named and lacks it is a slip of typing
         dataset = loading.resolve(args.dataset, folder) if processes.first else ""
         images = loading.load(processes.broadcast(dataset), folder).hold_out(args.valid)
         settings = Settings(**{key: getattr(args, key) for key in Settings._fields})
@@ -90,7 +92,8 @@ def run_several(
     threads = torch.get_num_threads()
     default = threads if device.type == "cpu" and processes.size == 1 else 1
     jobs = args.jobs or default
-    child = vars(args) | {"dataset": settings.dataset, "device": device, "runs": 1, "jobs": 0}
+    own_device = device if processes.size > 1 else args.device
+    child = vars(args) | {"dataset": settings.dataset, "device": own_device, "runs": 1, "jobs": 0}
     command = [sys.executable, __file__, *(f"--{key}={value}" for key, value in child.items())]
     own = runs[processes.rank :: processes.size]
     failures = processes.gather(run_each(own, command, jobs, threads))
@@ -139,4 +142,5 @@ if __name__ == "__main__":
         # Gloo's threads outlive their group. If one of them still holds a tensor while Python ends
         # in its usual way, the process aborts.
         os._exit(status)
-    sys.exit(status)
+    if not hasattr(builtins, "get_ipython"):  # %run would add "SystemExit" to our sentence
+        sys.exit(status)

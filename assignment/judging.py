@@ -267,7 +267,7 @@ def shown(quantity: Quantity) -> str:
 def remarks(found: Answers, record: Record) -> list[str]:
     """What is right, but differs from the text."""
     counts = record.get("latents")
-    lines = []
+    lines = [str(record["note"])] if record.get("note") else []
     if "samples" not in found and isinstance(counts, Tensor) and counts.mean() > 1.5:
         lines.append("several latents are decoded for each image: the text asks for one")
     kl = found.get(SHOWN, {}).get("KL")

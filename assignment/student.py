@@ -59,8 +59,7 @@ def answer(task: str, file: str, inputs: dict[str, Tensor]) -> Record:
     stage = "import"
     try:
         module = import_module(file[:-3].replace("/", "."))
-        if torch.get_default_dtype() != torch.float32:
-            torch.set_default_dtype(torch.float32)
+        note = restored_defaults()
         stage = "call"
         if task == "train":
             return measure_run(module, Path("..", MODEL), inputs["images"])
@@ -84,9 +83,20 @@ def answer(task: str, file: str, inputs: dict[str, Tensor]) -> Record:
             record = probe(task, get, inputs)
         finally:
             sys.setprofile(None)
-        return record | {"called": " ".join(called)}
+        return record | {"called": " ".join(called), "note": note}
     except BaseException as error:
         return {"failure": sentence_for(error, stage), "stage": stage}
+
+
+def restored_defaults() -> str:
+    """Restore PyTorch's defaults; return the program's sentence if the student's file changed them."""
+    try:
+        import_module("codebase.compute.processor").check_defaults()
+    except Exception as error:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device("cpu")
+        return f"the program refuses this file: {error}"
+    return ""
 
 
 @lru_cache(maxsize=1)

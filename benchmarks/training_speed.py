@@ -32,7 +32,7 @@ from codebase.system.errors import UserError
 ROUNDS = 7
 BUSY = "while True: pass"
 # These settings reach the bound of the assignment's 20,000 steps, as docs/results.md shows.
-RECIPE = Settings(batch_size=200, lr=0.01, lr_schedule="linear", iter_max=4200)
+RECIPE = Settings(batch_size=200, lr=0.01, lr_schedule="linear", iter_max=4000)
 
 
 def time_blocks(

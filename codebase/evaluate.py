@@ -3,13 +3,12 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from statistics import stdev
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from codebase import utils
+from codebase.bounds import Bounds, Measured
 from codebase.data import Images
 from codebase.models.vae import VAE
 from codebase.system.errors import UserError
@@ -20,31 +19,6 @@ SUBSET_PASSES = 100  # passes over the assignment's 100 test images; all test im
 # Number of images, or of latents of one image, that are decoded at once. With more, the
 # activations do not fit into the processor's cache.
 IMAGES_AT_ONCE, LATENTS_AT_ONCE = 100, 1_000
-
-
-class Bounds(NamedTuple):
-    """Negative ELBO and its two parts, in nats per image.
-
-    `error` is the standard error of the negative ELBO over the images; nan where unknown.
-    """
-
-    nelbo: float
-    kl: float
-    rec: float
-    error: float = math.nan
-
-
-class Measured(NamedTuple):
-    """The bounds of a model on three sets of images.
-
-    They are the assignment's 100 test images, all test images, and the validation images if there
-    are any.
-    """
-
-    subset: Bounds
-    all: Bounds
-    valid: Bounds | None = None
-    seconds: float = math.nan  # training time; nan where unknown
 
 
 def device_of(model: VAE) -> torch.device:
@@ -109,14 +83,14 @@ def iwae_and_error(
     torch.empty(31, 1024, 256)
     # With many samples, the mean of an image's weights is a weighted mean of the means of parts.
     parts = [min(LATENTS_AT_ONCE, iw - done) for done in range(0, iw, LATENTS_AT_ONCE)]
-    log_shares = torch.tensor(parts, device=device).log() - math.log(iw)
+    log_shares = torch.log(torch.tensor(parts, device=device) / iw)
     groups = _groups(x.to(device), max(1, min(IMAGES_AT_ONCE, LATENTS_AT_ONCE // iw)))
-    means = []
+    means = torch.zeros(len(groups), device=device)
     with evaluation_mode(model), seeded(SEED, device):
-        for group in show(groups):
+        for i, group in enumerate(show(groups)):
             log_means = [-model.negative_iwae_bound(group, samples)[0] for samples in parts]
-            means.append(-(torch.stack(log_means) + log_shares).logsumexp(0))
-    bound, error = _mean_and_error(torch.stack(means), groups)
+            means[i] = -(torch.stack(log_means) + log_shares).logsumexp(0)
+    bound, error = _mean_and_error(means, groups)
     if not math.isfinite(bound):
         advice = "log_mean_exp of codebase.utils may overflow"
         raise UserError(f"negative_iwae_bound returns {bound} for {iw} samples; {advice}")
@@ -155,5 +129,5 @@ def _mean_and_error(means: Tensor, groups: list[Tensor]) -> tuple[float, float]:
     The error comes from the spread of the means, so it is nan for a single group.
     """
     shares = torch.tensor([len(group) for group in groups]).to(means)
-    error = stdev(means.tolist()) / math.sqrt(len(means)) if len(means) > 1 else math.nan
+    error = means.std().item() / math.sqrt(len(means)) if len(means) > 1 else math.nan
     return (means @ shares / shares.sum()).item(), error

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from codebase import evaluate, visualize
+from codebase.bounds import Measured
 from codebase.data import Images
-from codebase.evaluate import Measured
 from codebase.models.vae import VAE
 from codebase.pictures import gallery
 from codebase.runs.folder import RunFolder
@@ -72,8 +72,9 @@ def report(
         if settings == assignment and ONE_OF_SEVERAL not in os.environ:
             write_atomically(Path(picture.name), picture.read_bytes())
             print(f"Visualization saved at ./{picture.name}")
-    if args.figures:
-        gallery.write_all(model, images, settings, failures)
+    if args.figures != "0":
+        ending = "pdf" if args.figures == "pdf" else "png"
+        gallery.write_all(model, images, settings, failures, ending)
     if args.explorer:
         with report_errors(failures):
             from codebase.pictures import explorer

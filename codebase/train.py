@@ -6,16 +6,15 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
+from codebase.bounds import Measured
 from codebase.compute.cuda_graph import GraphedGradients
 from codebase.compute.processes import SINGLE, Processes
 from codebase.compute.threads import following_load
 from codebase.data import Images, batch_indices, binarize
-from codebase.evaluate import Measured
 from codebase.models.vae import VAE
 from codebase.runs.checkpoint import load_model
 from codebase.runs.folder import RunFolder
-from codebase.runs.provenance import plain_numbers, restore_numbers
-from codebase.runs.results import warn_of_changed_files
+from codebase.runs.provenance import plain_numbers, restore_numbers, warn_of_changed_files
 from codebase.runs.run_writer import RunWriter
 from codebase.settings import SCHEDULES, Settings
 from codebase.system import seeds

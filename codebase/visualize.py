@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch  # noqa: F401  # a solution of this task usually needs it
+
 from codebase.evaluate import evaluation_mode
 from codebase.models.vae import VAE
 from codebase.pictures.drawing import new_figure, put_title, show_grid, write_figure

@@ -4,6 +4,8 @@ import os
 
 # Set before torch is imported: tests run in parallel, and too many threads wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# As in processes of the command line, so that models have the same bytes here and there.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 # The tests use the CPU, unless CUDA_VISIBLE_DEVICES names a GPU.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
@@ -21,6 +23,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from codebase import arguments
 from codebase.data import Images
 from codebase.datasets import synthetic
 from codebase.datasets.loading import load
@@ -71,7 +74,8 @@ def run_vae(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name, counts in FEWER.items():
         monkeypatch.setattr(synthetic, name, counts)
-    monkeypatch.setattr(nns, "__path__", [*nns.__path__, str(NETWORKS)])
+    for owner, name in ((nns, "__path__"), (arguments, "NETWORKS")):
+        monkeypatch.setattr(owner, name, [*getattr(owner, name), str(NETWORKS)])
     for name, nowhere in OFFLINE.items():
         monkeypatch.setenv(name, nowhere)
 

@@ -109,7 +109,16 @@ def random_model(z_dim: int) -> VAE:
         for parameter in [*model.enc.parameters(), *model.dec.parameters()]:
             parameter.mul_(2)
         model.enc.net[4].bias[0] -= 6  # far from the prior
-    return model.requires_grad_(False)
+    return rounded(model)
+
+
+def rounded(model: VAE) -> VAE:
+    """Round the weights to 16 bits, so that the explorer page computes with the same ones."""
+    for layer in model.requires_grad_(False).modules():
+        if isinstance(layer, nn.Linear):
+            step = layer.weight.abs().max() / (2**15 - 1)
+            layer.weight.copy_((layer.weight / step).round() * step)
+    return model
 
 
 def labels(axis) -> list[str]:

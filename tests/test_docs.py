@@ -12,8 +12,9 @@ from conftest import ROOT
 
 from assignment import check, grade, handout
 from codebase.arguments import parse_arguments
-from codebase.evaluate import Bounds, Measured
-from codebase.runs.checkpoint import save_model
+from codebase.bounds import Bounds, Measured
+from codebase.datasets import loading
+from codebase.runs import checkpoint
 from codebase.runs.folder import CHECKPOINTS, RunFolder
 from codebase.runs.results import (
     write_iwae_of_all,
@@ -37,7 +38,7 @@ MODULE = re.compile(r"(?<![\w/.-])(?:assignment|codebase)(?:\.\w+)+(?![\w/(])")
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 COMMAND = re.compile(r"(?:python|%run|--) run_vae\.py((?: [^#&|;]*)?)")
 MADE_BY_THE_READER = {"codebase/models/nns/v2.py"}
-OF_OTHER_PROGRAMS = {"--against", "--force", "--max-restarts"}  # of the benchmark, Git and torchrun
+OF_OTHER_PROGRAMS = {"--against", "--busy", "--force", "--max-restarts"}  # benchmark, Git, torchrun
 
 of_every_page = pytest.mark.parametrize(
     "page", PAGES, ids=[path.relative_to(ROOT).as_posix() for path in PAGES]
@@ -158,18 +159,21 @@ def test_no_row_of_a_table_stands_twice():
     assert len(rows) == len({*rows})
 
 
-def test_the_python_that_is_shown_runs(tmp_path, monkeypatch):
+def test_the_python_that_is_shown_runs(tmp_path, monkeypatch, synthetic_images):
     monkeypatch.chdir(tmp_path)
     settings = Settings(z=10)
     folder = RunFolder(settings)
     folder.path.mkdir(parents=True)
-    save_model(new_model(settings), folder.model(settings.iter_max))
+    checkpoint.save(new_model(settings).state_dict(), folder.model(settings.iter_max))
     blocks = [each for page in PAGES for each in FENCE.findall(page.read_text(encoding="utf-8"))]
-    (block,) = (text for language, text in blocks if language == "python")
+    first, second = (text for language, text in blocks if language == "python")
     names: dict[str, torch.Tensor] = {}
-    exec(block, names)
+    exec(first, names)
     assert {*names["x"].unique().tolist()} == {0, 1}
     assert names["x"].shape == names["p"].shape == (16, 784)
+    monkeypatch.setattr(loading, "load", lambda *_: synthetic_images)
+    exec(second.replace("iter_max=1000", "iter_max=3"), names)
+    assert names["measured"].all.nelbo > 0
 
 
 def first_cells(heading: str, table: int = 0) -> list[str]:

@@ -22,13 +22,13 @@ from codebase.models.vae import VAE
 PARTS: dict[str, set[str]] = {
     "run_vae": {"arguments", "report", "train", "datasets"},
     "report": {"visualize"},
-    "assignment": {"arguments", "visualize"},
+    "assignment": {"arguments", "compute", "visualize"},
     "arguments": {"settings"},
     "visualize": {"pictures"},
     "pictures": {"runs"},
     "train": {"runs", "compute"},
     "runs": {"evaluate", "settings"},
-    "evaluate": {"data", "models.vae"},
+    "evaluate": {"bounds", "data", "models.vae"},
     "datasets": {"data", "datasets.sources"},
     "data": {"system"},
     "models.vae": {"models.nns"},
@@ -36,6 +36,7 @@ PARTS: dict[str, set[str]] = {
     "compute": {"system"},
     "utils": set(),
     "settings": {"datasets.sources"},
+    "bounds": set(),
     "datasets.sources": set(),
     "system": set(),
 }

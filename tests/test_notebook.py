@@ -1,10 +1,12 @@
 """The program in a notebook, with a real kernel of Jupyter."""
 
+import re
 import sys
 
 import nbclient
 import nbformat
 import pytest
+from conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -34,6 +36,7 @@ def interrupt():
 threading.Thread(target=interrupt).start()
 print("status", run_vae.main("{SMALL} 1000000 --iter_save 100 --run 1".split()))
 """
+WALK = ROOT / "docs" / "walk.ipynb"
 SHOWN = """\
 from codebase.models.vae import VAE
 from codebase.visualize import visualize_samples
@@ -62,7 +65,7 @@ def text(outputs, name="stdout"):
 
 
 def test_a_notebook_trains_and_its_session_does_not_change(cells):
-    _, trained, same, interrupted, again, shown, helped, last = cells(
+    _, trained, same, interrupted, again, shown, helped, wrong, last = cells(
         STATE,
         f"%run run_vae.py {SMALL} 30",
         "print(before == state())",
@@ -70,6 +73,7 @@ def test_a_notebook_trains_and_its_session_does_not_change(cells):
         "print(before == state())",
         SHOWN,
         "%run run_vae.py --help",
+        "%run run_vae.py --seed 1",
         "print(before == state())",
     )
     assert "NELBO: " in text(trained) and "30/30" in text(trained, "stderr")
@@ -78,5 +82,34 @@ def test_a_notebook_trains_and_its_session_does_not_change(cells):
     assert "--resume 1" in text(interrupted, "stderr")
     assert [each.data["image/png"] for each in shown if each.output_type == "display_data"]
     assert text(helped).startswith("usage: ")
-    errors = [each for outputs in (trained, interrupted, shown, helped) for each in outputs]
+    assert text(wrong, "stderr").count("\n") == 1  # a sentence alone
+    assert "IProgress" not in text(trained, "stderr")  # tqdm's warning without ipywidgets
+    errors = [each for outputs in (trained, interrupted, shown, helped, wrong) for each in outputs]
     assert not [each for each in errors if each.output_type == "error"]
+
+
+def test_the_walk_runs_and_its_bound_by_hand_is_that_of_the_model(script):
+    notebook = nbformat.read(WALK, 4)
+    for cell in notebook.cells:  # fewer steps, on digits that need no network
+        cell.source = cell.source.replace("1000", "20").replace("mnist", "synthetic")
+        cell.source = cell.source.replace("Settings(", 'Settings(dataset="synthetic", ')
+    nbclient.NotebookClient(notebook, timeout=300).execute(cwd=str(script.parent))
+    pictures = [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(pictures) == 4
+    by_hand, model = (
+        [float(number) for number in re.findall(r"-?\d+\.\d+", line)]
+        for line in text(notebook.cells[-1].outputs).splitlines()
+    )
+    assert by_hand == pytest.approx(model, rel=0.01)
+
+
+def test_the_walk_is_stored_without_output_except_small_pictures():
+    cells = nbformat.read(WALK, 4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    assert {output.output_type for output in outputs} <= {"display_data"}
+    assert WALK.stat().st_size < 300_000

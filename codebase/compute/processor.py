@@ -4,6 +4,7 @@ PyTorch is imported inside the functions, because it reads the environment when 
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -85,8 +86,11 @@ def prepared_processor() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def choose_device(name: str) -> "torch.device":
-    """The device of that name, or a UserError; "auto" is a GPU if there is one, else the CPU."""
+def choose_device(name: str, probe: bool = True) -> "torch.device":
+    """The device of that name, or a UserError; "auto" is a GPU that works, else the CPU.
+
+    `probe` tries an operation on a GPU. This process then holds some of its memory.
+    """
     import torch
 
     gpus = []
@@ -94,12 +98,33 @@ def choose_device(name: str) -> "torch.device":
         kind = torch.accelerator.current_accelerator().type  # type: ignore[union-attr]  # not None
         gpus = [kind, *(f"{kind}:{i}" for i in range(torch.accelerator.device_count()))]
     devices = [*gpus, "cpu"]
-    if name == "auto":
-        name = devices[0]
+    is_chosen = name != "auto"
+    name = name if is_chosen else devices[0]
     _, size, local_rank = torchrun_ranks()
     if size > 1 and name in gpus[:1]:  # each process of torchrun takes a GPU of its own
         name = f"{name}:{local_rank}"
     if name not in devices:
         known = f"this machine has no device {name!r}, only {', '.join(devices)}"
         raise UserError(f"argument --device: {known}", 2)
+    try:  # PyTorch may lack code for this GPU, or others may use all of its memory
+        if probe and name != "cpu":
+            x = torch.ones(8, 8, device=name)
+            (x @ x).sum().item()
+    except RuntimeError as error:
+        reason = f"the device {name} cannot be used ({str(error).splitlines()[0]})"
+        if is_chosen or size > 1:  # the processes of torchrun need devices of one kind
+            raise UserError(f"{reason}; use --device cpu") from error
+        print(f"Warning: {reason}; the CPU is used instead", file=sys.stderr)
+        name = "cpu"
     return torch.device(name)
+
+
+def check_defaults() -> None:
+    """Raise UserError if a student's file has changed PyTorch's default dtype or device."""
+    import torch
+
+    values = torch.get_default_dtype(), torch.get_default_device()
+    if values != (torch.float32, torch.device("cpu")):
+        files = "codebase/utils.py, codebase/models/vae.py or your networks"
+        defaults = "PyTorch's defaults are {} and {}, not torch.float32 and cpu".format(*values)
+        raise UserError(f"{defaults}; delete the line with torch.set_default_... from {files}")

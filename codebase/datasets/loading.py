@@ -34,16 +34,21 @@ def resolve(dataset: str, data_dir: Path) -> str:
     try:
         find_or_download("mnist" if name == "auto" else name, data_dir)
         return "mnist" if name == "auto" else name
-    except DownloadError as error:
+    except DownloadError:
         if name != "auto":
             raise
-        warning = "training on synthetic digits, whose bounds are not comparable with MNIST's"
-        print(f"Warning: {warning}: {error}", file=sys.stderr)
+        absent = f"MNIST is not in {data_dir} and could not be downloaded (no network?)"
+        instead = (
+            "Training on synthetic digits instead; their bounds are not comparable with MNIST's"
+        )
+        advice = "If you have MNIST, give its folder with --data_dir"
+        print(f"Warning: {absent}. {instead}. {advice}.", file=sys.stderr)
         return "synthetic"
 
 
-def load(dataset: str, data_dir: Path) -> Images:
+def load(dataset: str, data_dir: Path | str = "data") -> Images:
     """Load a data set from below `data_dir`, on the CPU; raise UserError if that fails."""
+    data_dir = Path(data_dir)
     # The files of a name in SOURCES are looked for below, and need not be read twice.
     name = dataset if dataset in SOURCES else resolve(dataset, data_dir)
     if name == "synthetic":

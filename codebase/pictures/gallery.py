@@ -9,6 +9,7 @@ from codebase.data import Images
 from codebase.evaluate import device_of
 from codebase.models.vae import VAE
 from codebase.pictures import drawing, latent
+from codebase.pictures.drawing import COLOURS
 from codebase.runs.folder import RunFolder
 from codebase.runs.results import ALL, SUBSET, TRAIN, VALID, Row, read_metrics
 from codebase.settings import Settings
@@ -18,14 +19,19 @@ PANELS = ("NELBO", "KL(q(z | x) || p(z))", "REC, -log p(x | z)")
 # Label, colour and marker for each set of images; the last set is plotted on top.
 STYLES = {
     TRAIN: ("training batches, mean of 100 steps", "0.6", ""),
-    VALID: ("validation images", "C2", "^"),
-    ALL: ("all test images", "C0", "s"),
-    SUBSET: ("100 test images", "C3", "o"),
+    VALID: ("validation images", COLOURS[4], "^"),
+    ALL: ("all test images", COLOURS[0], "s"),
+    SUBSET: ("100 test images", COLOURS[2], "o"),
 }
 
 
-def write_all(model: VAE, images: Images, settings: Settings, failures: list[str]) -> None:
-    """Write every picture into the run's folder, print the paths, and collect failures."""
+def write_all(
+    model: VAE, images: Images, settings: Settings, failures: list[str], ending: str = "png"
+) -> None:
+    """Write every picture into the run's folder, print the paths, and collect failures.
+
+    `ending` is png or pdf, the format of the files.
+    """
     folder = RunFolder(settings)
     pictures = {
         "Learning curve": lambda: learning_curve(read_metrics(folder)),
@@ -35,7 +41,7 @@ def write_all(model: VAE, images: Images, settings: Settings, failures: list[str
     }
     for name, make in pictures.items():
         with report_errors(failures):
-            path = folder.path / f"{name.lower().replace(' ', '_')}.png"
+            path = folder.path / f"{name.lower().replace(' ', '_')}.{ending}"
             if figure := make():
                 drawing.put_title(figure, f"{name}: {settings.title}")
                 drawing.write_figure(figure, path)
@@ -47,16 +53,18 @@ def write_all(model: VAE, images: Images, settings: Settings, failures: list[str
 def learning_curve(rows: Sequence[Row]) -> Figure | None:
     """Plot NELBO, KL and REC against training steps; None if there are no rows.
 
-    The upper panels show the whole run. The lower ones begin after a quarter of its steps, so that
-    a difference of a nat can be seen.
+    The upper panels show the whole run. The lower ones show the last three quarters of its steps,
+    or more if that takes in three measurements of the test images, so that a difference of a nat
+    can be seen.
     """
     if not rows:
         return None
-    quarter = max(row.step for row in rows) / 4
+    measured = sorted({row.step for row in rows if row.images == SUBSET})
+    begin = min([max(row.step for row in rows) // 4, *measured[-3:-2]])
     figure, panels = drawing.new_figure(5, 2, 3)
-    names = ("training steps", "training steps, last three quarters")
+    names = ("training steps", f"training steps from {begin:,} on")
     sets = {row.images for row in rows}
-    for line, x, first in zip(panels, names, (0, quarter), strict=True):
+    for line, x, first in zip(panels, names, (0, begin), strict=True):
         for number, axes in enumerate(line):
             for images, (label, color, marker) in STYLES.items():
                 if images in sets:

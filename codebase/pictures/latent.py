@@ -12,6 +12,7 @@ from codebase.models.vae import VAE
 from codebase.pictures import drawing
 
 MOST_DIMENSIONS = 20  # rows of a traversal
+VALUES = range(-3, 4)  # values of the dimension that a row varies
 
 
 @torch.no_grad()
@@ -51,16 +52,18 @@ def _traversal(model: VAE, m: Tensor, labels: Tensor, kl: Tensor) -> Figure:
     """Show the decoder means along each dimension, and the posterior means m (n, z) in a plane."""
     order = kl.argsort(descending=True).tolist()
     shown = order[:MOST_DIMENSIONS]
-    figure, (left, right) = drawing.new_figure(max(4, 0.24 * len(shown) + 1), 1, 2)
-    steps = torch.linspace(-3, 3, 13).to(m)
-    z = m.new_zeros(len(shown), 13, model.z_dim)
-    z[range(len(shown)), :, shown] = steps
-    drawing.show_grid(left, model.compute_sigmoid_given(z.flatten(0, 1)), len(shown), 13)
+    # Both panels have the height of the right one, which is square, in the width that texts leave.
+    ratio = min(1, len(VALUES) / len(shown))
+    height = (drawing.WIDTH - 1.8) / (1 + ratio)
+    figure, (left, right) = drawing.new_figure(height + 1.2, 1, 2, width_ratios=(ratio, 1))
+    z = m.new_zeros(len(shown), len(VALUES), model.z_dim)
+    z[range(len(shown)), :, shown] = m.new_tensor(VALUES)
+    drawing.show_grid(left, model.compute_sigmoid_given(z.flatten(0, 1)), len(shown), len(VALUES))
     rows = [f"$z_{{{i + 1}}}$, KL {kl[i]:.2f}" for i in shown]
-    drawing.label_cells(left, rows, {i: f"{steps[i]:.0f}" for i in range(0, 13, 2)})
+    drawing.label_cells(left, rows, {i: f"{value}" for i, value in enumerate(VALUES)})
     title = "decoder means along each dimension,\nsorted by KL (nats)"
     if hidden := order[MOST_DIMENSIONS:]:
-        title += f"; {len(hidden)} more have a KL of at most {kl[hidden[0]]:.2f}"
+        title += f"\n{len(hidden)} more have a KL of at most {kl[hidden[0]]:.2f}"
     drawing.name_axes(left, title, "value of the dimension; the others are 0")
     directions, share = principal_components(m)
     drawing.scatter_points(right, ((m - m.mean(0)) @ directions).cpu(), labels)

@@ -9,6 +9,8 @@ from pathlib import Path
 from torch import nn
 
 from codebase.models.vae import VAE
+from codebase.runs.folder import RunFolder
+from codebase.runs.results import trained_files
 
 
 def source_files(model: VAE) -> dict[str, str]:
@@ -34,6 +36,12 @@ def git_commit() -> str | None:
 def changed_files(before: dict[str, str], now: dict[str, str]) -> str:
     """The names of the files that differ, as text; none if the earlier sums are not known."""
     return ", ".join(name for name in now if before and before.get(name) != now[name])
+
+
+def warn_of_changed_files(folder: RunFolder, model: VAE) -> None:
+    """Print a warning if files of the model have changed since the run was trained."""
+    if changed := changed_files(trained_files(folder), source_files(model)):
+        print(f"Warning: {changed} changed since this model was trained", file=sys.stderr)
 
 
 def plain_numbers(model: nn.Module) -> dict[str, dict[str, float]]:

@@ -4,28 +4,26 @@ import csv
 import json
 import math
 import platform
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
-from codebase.evaluate import Bounds, Measured
-from codebase.models.vae import VAE
+from codebase.bounds import Bounds, Measured
 from codebase.runs.folder import CHECKPOINTS, RunFolder
-from codebase.runs.provenance import changed_files, source_files
 from codebase.settings import VERSION, Settings
 from codebase.system.errors import UserError
 from codebase.system.files import write_atomically, write_csv
+
+if TYPE_CHECKING:  # the tables of --compare need no PyTorch, which is slow to import
+    import torch
 
 NAMES = ("NELBO", "KL", "REC")
 # The names of sets of images in the files: batches since the last "train" row, the assignment's 100
 # test images, all test images, and the validation images.
 TRAIN, SUBSET, ALL, VALID = "train", "test", "all test", "valid"
-ERROR = "standard error"  # of the NELBO over the images
+ERROR = "standard error"  # the NELBO's, over the images
 IWAE, IWAE_OF_ALL = "negative IWAE", "negative IWAE of all test images"
 ACTIVE, BITS = "active units", "bits per dimension"
 
@@ -67,13 +65,15 @@ def write_metrics(folder: RunFolder, rows: Iterable[Row]) -> None:
 
 
 def write_settings(
-    folder: RunFolder, device: torch.device, step: int, code: Mapping[str, object]
+    folder: RunFolder, device: "torch.device", step: int, code: Mapping[str, object]
 ) -> None:
     """Write the settings of the run, and append what trains it from this step on.
 
     Args:
         code: "files", the SHA-256 sums of the files of the model, and "commit", that of git.
     """
+    import torch
+
     start = {
         "step": step,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -145,6 +145,7 @@ def read_results(folder: RunFolder, step: int) -> Measured | None:
     content = _read(folder.results(step))
 
     def read(name: str) -> Bounds:
+        """The bounds on a set of images."""
         numbers = {ERROR: math.nan} | content[name]
         return Bounds(*(float(numbers[key]) for key in (*NAMES, ERROR)))
 
@@ -171,12 +172,6 @@ def trained_files(folder: RunFolder) -> dict[str, str]:
     with suppress(IndexError, KeyError, TypeError, ValueError):
         return dict(_read(folder.settings_file)["starts"][-1]["files"])
     return {}
-
-
-def warn_of_changed_files(folder: RunFolder, model: VAE) -> None:
-    """Print a warning if files of the model have changed since the run was trained."""
-    if changed := changed_files(trained_files(folder), source_files(model)):
-        print(f"Warning: {changed} changed since this model was trained", file=sys.stderr)
 
 
 def all_runs() -> Iterator[RunFolder]:

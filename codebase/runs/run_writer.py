@@ -2,6 +2,7 @@
 
 import math
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,12 +12,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from codebase.bounds import Bounds, Measured
 from codebase.data import Images
-from codebase.evaluate import Bounds, Measured, measure
+from codebase.evaluate import measure
 from codebase.runs import checkpoint, results
 from codebase.runs.folder import RunFolder
 from codebase.runs.provenance import git_commit, source_files
-from codebase.system.errors import Interrupted, UserError
+from codebase.system.errors import Interrupted, UserError, explain
+from codebase.system.files import MOMENTARY
 from codebase.system.signals import caught_signals
 from codebase.system.streams import progress
 
@@ -45,6 +48,7 @@ class RunWriter:
         self.code = {"files": self.files, "commit": git_commit()}
         self.rows: list[results.Row] = []
         self.window = torch.zeros(3, device=training.device)  # sum of the bounds since the last row
+        self.unsaved: dict[int, dict[str, Tensor]] = {}  # models by their steps
         self.measured: Measured | None = None  # the newest bounds, in the first process
         self.signals: list[int] = []
         self.show_interval = 0.0
@@ -99,7 +103,7 @@ class RunWriter:
             self.show(step, loss)
             self.shown_at = now
         if state_due:
-            self._save(model_due)
+            self._save(model_due, is_last=stopping or step == iter_max)
             self.saved_at = now
         if stopping:
             advice = "the same command with --resume 1 continues from there"
@@ -114,16 +118,14 @@ class RunWriter:
             return
         start = self.training.step - 1
         if start == 0 and (earlier := self.folder.move_aside()):
-            advice = "--resume 1 would have continued it"
-            tqdm.write(f"The earlier run is now {earlier}; {advice}")
+            tqdm.write(f"The earlier run is now {earlier}; --resume 1 would have continued it")
         results.write_settings(self.folder, self.training.device, start, self.code)
 
     def _resume(self) -> None:
         """Restore the run from its folder, if there is one, and complete its last save."""
         try:
-            state = None
-            if self.processes.first:
-                state = checkpoint.load_state(self.folder, self.files)
+            first = self.processes.first
+            state = checkpoint.load_state(self.folder, self.files) if first else None
             state = self.processes.broadcast(state)
             if state is None:
                 tqdm.write(f"Nothing to resume in {self.folder.path}: starting a new run")
@@ -150,9 +152,6 @@ class RunWriter:
         step = self.training.step
         return step % self.iter_save == 0 or step == self.settings.iter_max
 
-    def _seconds(self) -> float:
-        return round(time.monotonic() - self.started_at, 3)
-
     def _measure(self) -> None:
         if self.processes.first:
             self.measured = measure(self.training.model, self.images)
@@ -162,31 +161,29 @@ class RunWriter:
 
     def _add_row(self, images: str, bounds: Bounds) -> None:
         # After a resume, a row may be there already.
-        step = self.training.step
+        step, seconds = self.training.step, round(time.monotonic() - self.started_at, 3)
         self.rows = [row for row in self.rows if (row.step, row.images) != (step, images)]
-        self.rows.append(results.Row(step, images, bounds, self._seconds()))
+        self.rows.append(results.Row(step, images, bounds, seconds))
 
-    def _save(self, model_due: bool) -> None:
-        """Write the rows and the state, and the model if it is due."""
+    def _save(self, model_due: bool, is_last: bool = True) -> None:
+        """Write the rows and the state, and the model if it is due or could not be written."""
         if not self.processes.first:
             return
-        # Temporary files remain where a process was killed.
-        for leftover in self.folder.path.glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
-        # If the process is killed between two of these writes, resuming writes the rest again.
-        results.write_metrics(self.folder, self.rows)
+        if model_due:
+            self.unsaved[self.training.step] = checkpoint.plain_parameters(self.training.model)
         state = {
             "settings": self.settings.identity(),
             **self.code,
             "training": self.training.state_dict(),
             "window": self.window,
-            "seconds": self._seconds(),
+            "seconds": round(time.monotonic() - self.started_at, 3),
         }
-        checkpoint.save(state, self.folder.state)
-        if model_due:
-            path = self.folder.model(self.training.step)
-            checkpoint.save_model(self.training.model, path)
-            tqdm.write(f"Saved to {path}")
+        try:
+            checkpoint.save_run(self.folder, self.rows, state, self.unsaved)
+        except OSError as error:
+            if is_last or error.errno not in MOMENTARY:
+                raise
+            tqdm.write(f"Warning: {explain(error)}; the next save tries again", file=sys.stderr)
 
     def _check_finite(self, value: float = 0.0) -> None:
         """Raise a UserError if a loss or bound, or a parameter, is not finite."""

@@ -1,6 +1,7 @@
 """Several runs as several processes of the same command."""
 
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -8,12 +9,10 @@ from subprocess import DEVNULL, Popen
 from tempfile import TemporaryDirectory
 from typing import IO, Any
 
-from tqdm import auto
-
 from codebase.settings import Settings
 from codebase.system.errors import ONLY_MEASURED, Interrupted
 from codebase.system.signals import caught_signals
-from codebase.system.streams import is_interactive
+from codebase.system.streams import is_interactive, make_bar
 
 # Set in the environment of the processes that `--runs` starts.
 ONE_OF_SEVERAL = "RUN_VAE_ONE_OF_SEVERAL"
@@ -43,8 +42,10 @@ def run_each(
     running: dict[int, tuple[Popen, IO[str]]] = {}
     last = dict.fromkeys(waiting, "")
     failures: dict[int, str] = {}
+    shares = dict.fromkeys(waiting, 0.0)  # how much of each running run is done
+    shown = "{l_bar}{bar}| {n:.1f}/{total} [{elapsed}<{remaining}{postfix}]"
     hidden = {} if interactive else {"disable": True}
-    bar = auto.tqdm(total=len(runs), desc="runs", **hidden)
+    bar = make_bar(total=len(runs), desc="runs", bar_format=shown, smoothing=0, **hidden)
     with TemporaryDirectory() as logs, caught_signals() as caught, bar:
         try:
             while running or (waiting and not caught):
@@ -57,18 +58,24 @@ def run_each(
                         process.terminate()
                     status = process.poll()
                     for line in filter(str.strip, log.read().splitlines()):
-                        last[run] = line.rstrip().removeprefix("run_vae.py: ")
+                        last[run] = line.rstrip()
+                        if part := re.match(rf"run {run}: +(\d+)%", line):
+                            shares[run] = int(part[1]) / 100
                         if not interactive:
                             print(last[run], file=sys.stderr)
                     if status is not None:
+                        log.seek(0)
+                        reason = _reason(log.read())
                         log.close()
                         del running[run]
-                        bar.update(not caught)
                     if status == ONLY_MEASURED:
-                        bar.write(f"run {run}: {last[run]}", file=sys.stderr)
+                        bar.write(f"run {run}: {reason}", file=sys.stderr)
                     elif status:
                         by_signal = f"its process was ended by signal {-status}"
-                        failures[run] = by_signal if status < 0 else last[run]
+                        failures[run] = by_signal if status < 0 else reason
+                if not caught:
+                    ended = len(runs) - len(waiting) - len(running)
+                    bar.n = ended + sum(shares[run] for run in running)
                 # The bar of a run begins with its number and its progress in percent.
                 bar.set_postfix_str(", ".join(last[run].partition("|")[0] for run in running))
         finally:  # nothing is running, unless an error ended the loop
@@ -88,3 +95,11 @@ def _start(command: list[str], environment: dict[str, str], log: str) -> tuple[P
         process = Popen(command, env=environment, start_new_session=True, **streams)
     # Reading turns the carriage returns of a bar into ends of lines.
     return process, open(log, errors="replace")
+
+
+def _reason(log: str) -> str:
+    """The last line of a log that names an error, or else its last line."""
+    lines = [line.rstrip() for line in log.splitlines() if line.strip()]
+    # PyTorch's messages about a GPU have further lines, with advice for its developers.
+    named = [line for line in lines if re.match(r"run_vae\.py: |[\w.]+(Error|Exception)\b", line)]
+    return (named or lines or [""])[-1].removeprefix("run_vae.py: ")

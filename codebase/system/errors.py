@@ -18,6 +18,9 @@ class UserError(Exception):
     def __init__(self, message: str, status: int = 1):
         super().__init__(message)
         self.status = status
+        if "--" in message and sys.version_info >= (3, 11):  # shown below a traceback only
+            settings = "--iter_max 1000 is Settings(iter_max=1000), --resume 1 is resume=True"
+            self.add_note(f"In Python, options are settings or arguments: {settings}.")
 
 
 class DownloadError(UserError):

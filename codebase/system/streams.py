@@ -4,7 +4,10 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
 
 
 def configure_output() -> None:
@@ -38,16 +41,22 @@ def silenced() -> Iterator[None]:
 
 def is_interactive() -> bool:
     """Whether a bar can be redrawn in place, as in a terminal or notebook but not in a file."""
-    return "ipykernel" in sys.modules or sys.stderr.isatty()
+    with suppress(OSError, ValueError, AttributeError):  # IDLE's stream has no descriptor
+        return "ipykernel" in sys.modules or os.isatty(sys.stderr.fileno())
+    return False
+
+
+def make_bar(*arguments: Any, **options: Any) -> Any:
+    """A progress bar of tqdm, which in a notebook is a widget if ipywidgets is installed."""
+    # tqdm.auto would print a warning in a notebook without ipywidgets.
+    name = "tqdm.auto" if find_spec("ipywidgets") else "tqdm"
+    return import_module(name).tqdm(*arguments, dynamic_ncols=True, **options)  # a slow import
 
 
 def with_bar(items: Sequence, description: str) -> Iterator:
     """Iterate over the items, and show how many are done."""
-    from tqdm import auto  # slow
-
     seconds = 0.25 if is_interactive() else 30
-    bar = auto.tqdm(items, description, leave=False, mininterval=seconds, dynamic_ncols=True)
-    return iter(bar)
+    return iter(make_bar(items, description, leave=False, mininterval=seconds))
 
 
 @contextmanager
@@ -57,16 +66,14 @@ def progress(run: int, initial: int, total: int) -> Iterator[tuple[Callable, flo
     Yields:
         a function that shows a step and its loss, and the seconds to wait between its calls.
     """
-    from tqdm import auto  # slow
-
     interactive = is_interactive()
     file = None if interactive else io.StringIO()  # only its text is used, line by line
-    bar = auto.tqdm(desc=f"run {run}", initial=initial, total=total, dynamic_ncols=True, file=file)
+    bar = make_bar(desc=f"run {run}", initial=initial, total=total, file=file)
 
     def show(step: int, loss: float) -> None:
         """Show how far the run is."""
         bar.n = step
-        bar.set_postfix(loss=f"{loss:.2e}")
+        bar.set_postfix(loss=f"{loss:.1f}")
         if not interactive and not bar.disable:
             print(bar, file=sys.stderr)
 

@@ -17,7 +17,7 @@ FURTHER = [task.name for task in TASKS if not task.number]
 FILES = {task.name: task.file for task in TASKS if task.file}
 # Formulas of solutions, whatever the names: roots and noise, closed forms, averages over a batch.
 FORMULAS = [
-    r"sqrt|\*\* ?0?\.5\b|\brandn|rsample|torch\.normal|\bNormal\(|epsilon|\beps\b",
+    r"(?<!math\.)sqrt|\*\* ?0?\.5\b|\brandn|rsample|torch\.normal|\bNormal\(|epsilon|\beps\b",
     r"kl_divergence|log_prob\(|binary_cross_entropy|logsigmoid|softplus\(logits",
     r"\.log\(\) ?[-+]|\.square\(\) ?/|[-+] ?1\)\.(sum|mean)|math\.pi",
     r"log_mean_exp\(.*\)\.mean|log_normal\(z|kl_normal\(m|log_bernoulli_with_logits\(x, [a-z]+\.",

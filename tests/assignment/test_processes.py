@@ -65,10 +65,11 @@ def test_what_fails_is_told_in_a_sentence(checked, line, words):
     assert words in text
 
 
-def test_arguments_and_types_of_a_script_do_no_harm(checked):
+def test_arguments_and_types_of_a_script_cost_no_points(checked):
     first = "import argparse, torch\nargparse.ArgumentParser().parse_args()\n"
-    points, _ = checked(first=first + "torch.set_default_dtype(torch.float64)\n")
+    points, text = checked(first=first + "torch.set_default_dtype(torch.float64)\n")
     assert points == [3]
+    assert "torch.set_default" in text
 
 
 def test_printed_text_is_shortened(checked):

@@ -1,6 +1,7 @@
 """The processor and the device: usable cores, environment, threads, and the choice of a device."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from conftest import ROOT, SCRIPT
 
 from codebase.compute.processor import (
+    check_defaults,
     choose_device,
     prepare_environment,
     prepared_processor,
@@ -241,9 +243,16 @@ def test_only_torchrun_sets_ranks(torchrun, monkeypatch):
 
 @pytest.fixture
 def gpus(monkeypatch):
-    """Sets the number of GPUs that PyTorch finds."""
+    """Sets the number of GPUs that PyTorch finds, and the error of each operation on them."""
+    ones = torch.ones
 
-    def gpus(number):
+    def gpus(number, error=""):
+        def on_gpu(*sizes, device):
+            if error:
+                raise RuntimeError(error)
+            return ones(*sizes)
+
+        monkeypatch.setattr(torch, "ones", on_gpu)
         found = torch.device("cuda") if number else None
         monkeypatch.setattr(torch.accelerator, "is_available", lambda: number > 0)
         monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda *_: found)
@@ -271,6 +280,44 @@ def test_auto_is_a_gpu_and_each_device_has_its_name(gpus):
     assert choose_device("auto") == torch.device("cuda")
     for name in ("cuda", "cuda:0", "cuda:1", "cpu"):
         assert choose_device(name) == torch.device(name)
+
+
+# PyTorch without code for a GPU, and a GPU whose memory others use.
+@pytest.mark.parametrize("error", ["CUDA error: no kernel image\nCompile with X", "out of memory"])
+def test_a_gpu_that_cannot_be_used_is_one_sentence_and_auto_takes_the_cpu(gpus, capsys, error):
+    gpus(1, error)
+    reason = error.splitlines()[0]
+    assert choose_device("auto") == torch.device("cpu")
+    warning = capsys.readouterr().err
+    assert warning.startswith("Warning: ") and reason in warning and warning.count("\n") == 1
+    with pytest.raises(UserError, match=reason) as caught:
+        choose_device("cuda")
+    assert "\n" not in str(caught.value) and "--device cpu" in str(caught.value)
+    # A process that starts others leaves the memory of the GPU to them.
+    assert choose_device("auto", probe=False) == torch.device("cuda")
+
+
+def test_the_processes_of_torchrun_do_not_take_devices_of_two_kinds(gpus, torchrun):
+    gpus(2, "out of memory")
+    with pytest.raises(UserError, match="out of memory"):
+        choose_device("auto")
+
+
+@pytest.mark.parametrize(
+    ("change", "usual"),
+    [
+        (partial(torch.set_default_dtype, torch.float64), torch.float32),
+        (partial(torch.set_default_device, "meta"), torch.device("cpu")),
+    ],
+)
+def test_a_changed_default_of_pytorch_is_refused(change, usual):
+    check_defaults()
+    try:
+        change()
+        with pytest.raises(UserError, match="delete the line"):
+            check_defaults()
+    finally:
+        change.func(usual)
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:2", "cpu:1", "", "Auto"])

@@ -6,12 +6,15 @@ import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
 from drawn import bits, cells, from_blocks, number, to_blocks
+from matplotlib.colors import to_rgb
 
 from codebase.pictures.drawing import (
+    COLOURS,
     image_grid,
     label_cells,
     new_figure,
@@ -49,6 +52,24 @@ def test_a_grey_pixel_has_its_value():
     grid = cells(axes, 1, 4)[0]
     assert grid.amin((1, 2)).tolist() == pytest.approx([0.1, 0.25, 0.5, 0.8], abs=0.02)
     assert grid.amax((1, 2)).tolist() == pytest.approx([0.1, 0.25, 0.5, 0.8], abs=0.02)
+
+
+def test_colour_blind_readers_can_tell_the_colours_apart():
+    """Machado et al. 2009: linear RGB without one kind of cone. Distances are in OKLab."""
+    without_cones = [
+        [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+        [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+        [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+    ]
+    # The distances are in OKLab.
+    cones = [[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074], [0.0883, 0.2817, 0.6300]]
+    lab = [[0.2105, 0.7936, -0.0041], [1.9780, -2.4286, 0.4506], [0.0259, 0.7828, -0.8087]]
+    rgb = np.array([to_rgb(colour) for colour in COLOURS])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    for matrix in without_cones:
+        seen = np.cbrt((linear @ np.transpose(matrix)).clip(0, 1) @ np.transpose(cones))
+        points = torch.tensor(seen @ np.transpose(lab))
+        assert torch.pdist(points).min() > 0.05  # 0.01 with Matplotlib's usual ten
 
 
 def test_labels_are_beside_rows_and_below_columns():

@@ -8,10 +8,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
-from drawn import numbered_images, random_model
+from drawn import numbered_images, random_model, rounded
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
+from codebase.evaluate import bounds
 from codebase.models.vae import VAE
 from codebase.pictures import explorer
 from codebase.system.errors import UserError
@@ -87,8 +88,19 @@ def through(layers, h):
         if "alpha" in layer:
             h = torch.where(h > 0, h, layer["alpha"] * (h.exp() - 1))
         else:
-            h = h @ numbers(layer["weight"]).view(-1, h.shape[1]).T + numbers(layer["bias"])
+            h = h @ weight(layer).view(-1, h.shape[1]).T + numbers(layer["bias"])
     return h
+
+
+def weight(layer):
+    """The weights of a layer of the page."""
+    return numbers(layer["weight"], "<i2") * layer["step"]
+
+
+def unpacked(text):
+    """Decode bits (1000, 784) that the page holds, eight to a byte."""
+    packed = np.frombuffer(base64.b64decode(text), np.uint8)
+    return torch.tensor(np.unpackbits(packed)).view(-1, 784)
 
 
 def assert_page_computes(page, model, x):
@@ -126,7 +138,18 @@ def test_the_page_holds_any_networks_of_linear_layers_and_elu(write, x):
     model = VAE(z_dim=2)
     model.enc = Encoder(nn.Linear(784, 20), nn.ELU(2.0), nn.Linear(20, 4, bias=False))
     model.dec = Decoder(nn.Linear(2, 784))
-    assert_page_computes(write(model), model, x[:100])
+    assert_page_computes(write(rounded(model)), model, x[:100])
+
+
+def test_the_weights_of_the_page_give_the_same_bound(write, x):
+    model = VAE(z_dim=10).requires_grad_(False)
+    content = write(model).content
+    before = bounds(model, x[:1000])
+    for name, network in ("encoder", model.enc), ("decoder", model.dec):
+        linear = [layer for layer in content[name] if "alpha" not in layer]
+        for layer, ours in zip(linear, network.net[::2], strict=True):
+            ours.weight.copy_(weight(layer).view_as(ours.weight))
+    assert bounds(model, x[:1000])[:3] == pytest.approx(before[:3], abs=0.01)
 
 
 class Skipping(Decoder):
@@ -184,9 +207,10 @@ def test_the_page_holds_the_subset_and_others_from_the_whole_data_set(page, imag
     assert indices[100] < 20 and indices[-1] > 9980
     assert content["dataset"] == "numbered"
     assert content["labels"] == images.test_labels[indices].tolist()
-    assert numbers(content["pixels"], np.uint8).view(1000, 784).equal(images.test[indices])
-    eight = numbers(content["bits"], np.uint8)[:, None] >> torch.arange(7, -1, -1) & 1
-    bits = eight.view(1000, 784).float()
+    pixels = unpacked(content["inked"])
+    pixels[pixels > 0] = numbers(content["pixels"], np.uint8)
+    assert pixels.equal(images.test[indices])
+    bits = unpacked(content["bits"]).float()
     assert bits[:100].equal(images.subset_bits)
     assert bits[100:].equal(x[indices[100:]])
 
@@ -271,4 +295,4 @@ def test_the_page_is_a_single_file_that_loads_no_other(images, model, tmp_path):
     text = (tmp_path / "explorer.html").read_text(encoding="utf-8")
     assert "{{" not in text
     assert not re.search(r"https?://|\bsrc=|\bhref=|@import|url\(", text)
-    assert (tmp_path / "explorer.html").stat().st_size <= 5_000_000
+    assert (tmp_path / "explorer.html").stat().st_size <= 2_700_000

@@ -215,6 +215,20 @@ def test_each_button_names_the_source_of_z(page):
     assert find(page, "#sum-name").text == "KL + REC"
 
 
+def test_any_of_ten_samples_from_the_prior_can_be_chosen(page, model):
+    press(page, "to-prior")
+    first = z_of(page)
+    samples = page.find_elements("css selector", "#prior-samples button")
+    assert len(samples) == 10
+    page.execute_script("arguments[0].firstElementChild.id = 'last'", samples[9])
+    shown = ink(page, "last")
+    samples[9].click()
+    assert (z_of(page) != first).all() and source(page) == "a sample from the prior"
+    assert (shown - 255 * model.compute_sigmoid_given(z_of(page))).abs().max() <= 1
+    samples[0].click()
+    assert z_of(page).equal(first)
+
+
 def test_a_screen_reader_hears_z_and_the_numbers_once_z_rests(page):
     page.execute_script(
         """window.said = [];

@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from browsing import change, contrast, find, mouse, numbers, source, values, z_of
+from browsing import change, contrast, find, mouse, numbers, press, source, values, z_of
+from conftest import wait_for
 from drawn import random_model
 from selenium.webdriver import Keys
 from torch.distributions import Bernoulli
@@ -58,6 +59,25 @@ def test_the_page_fits_its_window_also_after_a_change(page):
             assert picture["top"] >= 0 and picture["bottom"] <= 844
 
 
+def test_the_page_needs_no_scrolling_on_a_laptop(open_page, path):
+    page = open_page(path, 1440, 760)  # a screen of 1440 x 900 without the browser's bars
+    assert page.execute_script("return document.documentElement.scrollHeight") <= 760
+
+
+def test_the_address_carries_z(open_page, path):
+    page = open_page(path)
+    press(page, "to-prior")
+    z = z_of(page)
+    wait_for(lambda: page.current_url.endswith(f"#z={','.join(f'{float(x):.3f}' for x in z)}"))
+    page.refresh()
+    torch.testing.assert_close(z_of(page), z, rtol=0, atol=0.0006)
+    page.execute_script(f"location.hash = 'z={','.join(10 * ['-1.5'])}'")
+    wait_for(lambda: z_of(page).equal(torch.full((10,), -1.5)))
+    page.execute_script("location.hash = 'z=1,2'")  # This address is of a model with z = 2.
+    page.refresh()
+    assert source(page) == "a sample from the posterior"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_contrasts_meet_wcag_aa(page, scheme):
     change(page, 1280, 900, scheme)
@@ -74,8 +94,8 @@ def test_contrasts_meet_wcag_aa(page, scheme):
     assert len(texts) > 50
     for colour, ground in set(map(tuple, texts)):
         assert contrast(colour, ground) >= 4.5
-    # Points and the edges of controls need a lower contrast than text.
-    names = ["--accent", "--edge", *(f"--d{digit}" for digit in range(10))]
+    # The edges of points and controls need a lower contrast than text.
+    names = ["--accent", "--edge"]
     grounds = ["--paper", "--ground"]
     colours = page.execute_script(
         """return arguments[0].map(name => {

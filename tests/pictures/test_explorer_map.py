@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 from browsing import change, choose, find, ink, press, source, touch, z_of
+from conftest import wait_for
 from plane import Map
 from selenium.webdriver import Keys
 from selenium.webdriver.common.actions.action_builder import ActionBuilder
 
-from codebase.pictures import explorer
+from codebase.pictures import drawing, explorer
 
 pytestmark = pytest.mark.slow
 pytest_plugins = ["explorer_pages"]
@@ -29,10 +30,15 @@ def off_plane(map_, move):
     return move - move @ map_.directions.T @ map_.directions
 
 
+def shade(colour):
+    """The parts, 0 to 255, of a colour like #010203."""
+    return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+
+
 def assert_points_have_colours(map_):
     """Check that each isolated point has the colour of its digit."""
     digits = torch.tensor(map_.page.execute_script("return content.labels"))
-    colours = torch.stack([map_.colour(f"--d{digit}") for digit in range(10)])
+    colours = torch.tensor([shade(colour) for colour in drawing.COLOURS])
     chosen = map_.lonely(6)
     assert len(chosen) > 40 and len(digits[chosen].unique()) == 10
     seen = map_.seen_at("points", map_.places[chosen])
@@ -62,13 +68,13 @@ def test_the_map_shows_other_labels_or_none(open_page, model, images, tmp_path, 
     assert ("coloured by label" in find(map_.page, "#map .lead").text) == bool(labels)
     map_.hover(map_.places[map_.lonely(12)[0]])
     assert ("labelled" in find(map_.page, "#tip").text) == bool(labels)
-    shades = {label: map_.colour(f"--d{label % 10}") for label in labels}
+    shades = {label: torch.tensor(shade(drawing.COLOURS[label % 10])) for label in labels}
     chosen = map_.lonely(6)
     seen = map_.seen_at("points", map_.places[chosen])[:, :3]
-    for i, shade in zip(chosen, seen, strict=True):
+    for i, colour in zip(chosen, seen, strict=True):
         label = map_.page.execute_script(f"return content.labels[{i}]")
         expected = shades[label] if labels else map_.colour("--muted")
-        assert (shade - expected).abs().max() <= 2
+        assert (colour - expected).abs().max() <= 2
 
 
 def test_points_are_at_the_posterior_means(map_, model, images):
@@ -78,7 +84,7 @@ def test_points_are_at_the_posterior_means(map_, model, images):
 
 
 def test_the_map_adapts_to_other_colours_and_sizes(map_):
-    page, light = map_.page, map_.colour("--d3")
+    page, light = map_.page, map_.colour("--paper")
     for width, scheme, density in [(1280, "dark", 1), (800, "dark", 2), (390, "light", 2)]:
         change(page, width, 900, scheme, density)
         for canvas in "points", "cross":
@@ -87,7 +93,7 @@ def test_the_map_adapts_to_other_colours_and_sizes(map_):
             )
             pixels, side = page.execute_script(script)
             assert pixels == density * side
-        assert map_.colour("--d3").equal(light) == (scheme == "light")
+        assert map_.colour("--paper").equal(light) == (scheme == "light")
         before = map_.cross()
         map_.measure()
         assert_at(map_, before, within=0.1)
@@ -118,7 +124,7 @@ def test_the_line_from_a_to_b_has_ends_with_letters(map_):
     ink_ = map_.amount("cross", "--text")
     a, b = map_.places[5], map_.places[95]
     apart = (b - a).norm()
-    assert apart > 60
+    assert apart > 50
     for t in torch.linspace(0, 1, 20):
         x, y = torch.lerp(a, b, t).long().tolist()
         assert ink_[y - 1 : y + 2, x - 1 : x + 2].max() > 0.5
@@ -158,12 +164,15 @@ def test_a_point_shows_its_image_and_a_click_goes_there(map_, corners, model, im
         assert source(page) == "the posterior mean"
         assert str(row) in find(page, "#explanation").text
         assert_at(map_, map_.places[i])
-    map_.hover(map_.empty_place())
-    assert not tip.is_displayed()
-    map_.hover(map_.places[corners[0]])
-    assert tip.is_displayed()
+    place, before = map_.empty_place(), z_of(page)
+    map_.hover(place)
+    assert tip.text == "decoded"
+    preview = ink(page, "tip canvas")
     map_.hover((map_.side / 2, -30))
     assert not tip.is_displayed()
+    assert z_of(page).equal(before)
+    map_.mouse(place)  # The preview shows the image that a click decodes.
+    assert (preview - 255 * model.compute_sigmoid_given(z_of(page))).abs().max() <= 3
 
 
 def test_a_click_beside_all_points_moves_z_parallel_to_the_plane(map_):
@@ -289,6 +298,20 @@ def test_the_slider_interpolates_from_a_to_b(map_, line_ends, images):
         assert ink(page, end).equal(images.test[row].long())
         name = f"Image {end.upper()}: test image {row}, labelled {images.test_labels[row]}"
         assert find(page, f"#{end}").get_attribute("ariaLabel") == name
+
+
+def test_a_walk_plays_until_b_or_until_something_else_moves_z(map_, line_ends):
+    page, button = map_.page, find(map_.page, "#play")
+    page.execute_script("interpolate(0.9)")
+    press(page, "play")
+    wait_for(lambda: source(page) == "100% of the way from A to B")
+    torch.testing.assert_close(z_of(page), line_ends[1], rtol=1e-4, atol=1e-4)
+    assert button.text == "Play"
+    # At B, the walk begins again at A.
+    press(page, "play")
+    wait_for(lambda: 0 < float(find(page, "#share").get_attribute("value")) < 1)
+    press(page, "to-origin")
+    assert button.text == "Play" and source(page) == "the origin"
 
 
 def test_dragging_along_the_line_interpolates_and_stops_at_its_ends(map_, line_ends):

@@ -6,7 +6,7 @@ from copy import deepcopy
 import pytest
 import torch
 from browsing import press, seed_random, values
-from drawn import random_model
+from drawn import random_model, rounded
 from torch import nn
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
@@ -30,7 +30,7 @@ def other_layers():
         model.dec.net[0].weight.mul_(3)
         model.z_prior_m.fill_(0.5)
         model.z_prior_v.fill_(2.0)
-    return model.requires_grad_(False)
+    return rounded(model)
 
 
 def extreme():
@@ -44,7 +44,7 @@ def extreme():
         model.dec.net[0].weight.normal_()
         # These logits are almost certain; exp overflows at 1000.
         model.dec.net[0].weight[:4, 3] = torch.tensor([100.0, -100, 1000, -1000])
-    return model.requires_grad_(False)
+    return rounded(model)
 
 
 @pytest.fixture(scope="module", params=[lambda: random_model(10), other_layers, extreme])

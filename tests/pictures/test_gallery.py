@@ -14,8 +14,8 @@ from drawn import (
     to_blocks,
 )
 
+from codebase.bounds import Bounds
 from codebase.data import SUBSET_POSITIONS
-from codebase.evaluate import Bounds
 from codebase.models.vae import VAE
 from codebase.pictures import drawing
 from codebase.pictures.gallery import interpolation, learning_curve, reconstructions, write_all
@@ -110,6 +110,17 @@ def test_every_picture_is_written_into_the_folder(images, settings, capsys, tmp_
         drawing.put_title(figure, f"{name}: {settings.title}")
         drawing.write_figure(figure, tmp_path / "expected.png")
         assert path.read_bytes() == (tmp_path / "expected.png").read_bytes()
+
+
+@pytest.mark.slow
+def test_every_picture_can_be_a_pdf(images, settings):
+    fill(settings)
+    write_all(VAE(z_dim=3), images, settings, [], "pdf")
+    written = sorted(RunFolder(settings).path.glob("*.*[!v]"))
+    assert [path.name for path in written] == sorted(
+        f"{name}.pdf" for name in ("learning_curve", *ALWAYS)
+    )
+    assert all(path.read_bytes().startswith(b"%PDF") for path in written)
 
 
 @pytest.mark.slow

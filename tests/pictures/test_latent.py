@@ -6,9 +6,10 @@ import torch
 from drawn import DPI, cells, known_model, labels, numbered_images, painted, seen
 from matplotlib.colors import to_rgb, to_rgba_array
 
+from codebase.pictures import drawing
 from codebase.pictures.latent import latent_space, principal_components
 
-COLOURS = to_rgba_array([f"C{digit}" for digit in range(10)])
+COLOURS = to_rgba_array(drawing.COLOURS)
 
 
 @pytest.fixture(scope="module")
@@ -110,17 +111,24 @@ def test_the_traversal_moves_one_dimension_per_row_sorted_by_kl(images):
         "$z_{1}$, KL 0.50",
         "$z_{3}$, KL 0.25",
     ]
-    z = painted(cells(left, 4, 13))[..., :4]
-    expected = torch.zeros(4, 13, 4)
+    z = painted(cells(left, 4, 7))[..., :4]
+    expected = torch.zeros(4, 7, 4)
     for row, dimension in enumerate([1, 3, 0, 2]):
-        expected[row, :, dimension] = torch.linspace(-3, 3, 13)
+        expected[row, :, dimension] = torch.arange(-3.0, 4)
     assert (z - expected).abs().max() < 0.1
     # The labels are beside their rows and below their columns.
     assert np.array(left.get_yticks()) // 30 == pytest.approx([0, 1, 2, 3])
-    columns = (np.array(left.get_xticks()) // 30).astype(int)
-    assert [float(text) for text in labels(left.xaxis)] == torch.linspace(-3, 3, 13)[
-        columns
-    ].tolist()
+    assert np.array(left.get_xticks()) // 30 == pytest.approx([*range(7)])
+    assert labels(left.xaxis) == ["-3", "-2", "-1", "0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("z", [10, 20])
+def test_a_traversal_is_as_high_as_the_plane_beside_it(images, z):
+    figure = latent_space(known_model(normal(10000, z)), images)
+    drawing.put_title(figure, "Latent space")
+    figure.draw_without_rendering()
+    left, right = (axes.get_window_extent() for axes in figure.axes)
+    assert left.height == pytest.approx(right.height, rel=0.1)
 
 
 def test_a_traversal_names_the_number_of_dimensions_that_it_omits(images):
@@ -131,7 +139,7 @@ def test_a_traversal_names_the_number_of_dimensions_that_it_omits(images):
     assert len(rows) == 20
     assert (rows[0], rows[19]) == ("$z_{30}$, KL 0.30", "$z_{11}$, KL 0.11")
     assert "10 more have a KL of at most 0.10" in left.get_title()
-    z = painted(cells(left, 20, 13))[:, 12, :30]
+    z = painted(cells(left, 20, 7))[:, 6, :30]
     assert z.argmax(1).tolist() == list(range(10, 30))[::-1]
 
 

@@ -10,7 +10,7 @@ from drawn import from_blocks, known_model, means, numbered_images, seen
 from matplotlib.colors import to_rgb
 from matplotlib.transforms import Bbox
 
-from codebase.evaluate import Bounds
+from codebase.bounds import Bounds
 from codebase.pictures import drawing
 from codebase.pictures.gallery import interpolation, learning_curve, reconstructions
 from codebase.pictures.latent import latent_space
@@ -124,10 +124,11 @@ def test_the_colour_of_a_digit_does_not_depend_on_the_other_digits():
     axes.figure.draw_without_rendering()
     (dots,) = axes.collections
     colours = [to_rgb(colour) for colour in dots.get_facecolor()]
-    assert colours == [to_rgb(f"C{digit}") for digit in (3, 8, 3, 1)]
+    assert colours == [to_rgb(drawing.COLOURS[digit]) for digit in (3, 8, 3, 1)]
     legend = axes.get_legend()
     for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True):
-        assert to_rgb(handle.get_markerfacecolor()) == to_rgb(f"C{text.get_text()}")
+        expected = to_rgb(drawing.COLOURS[int(text.get_text())])
+        assert to_rgb(handle.get_markerfacecolor()) == expected
 
 
 def test_more_labels_repeat_the_ten_colours_and_points_without_labels_have_one():
@@ -136,7 +137,7 @@ def test_more_labels_repeat_the_ten_colours_and_points_without_labels_have_one()
     drawing.scatter_points(right, torch.rand(26, 2), torch.empty(0))
     left.figure.draw_without_rendering()
     colours = [to_rgb(colour) for colour in left.collections[0].get_facecolor()]
-    assert colours == [to_rgb(f"C{label % 10}") for label in range(1, 27)]
+    assert colours == [to_rgb(drawing.COLOURS[label % 10]) for label in range(1, 27)]
     texts = [text.get_text() for text in left.get_legend().get_texts()]
     assert texts == [str(label) for label in range(1, 27)]
     assert len(right.collections[0].get_facecolor()) == 1

@@ -3,7 +3,7 @@
 import pytest
 from matplotlib.colors import to_hex
 
-from codebase.evaluate import Bounds
+from codebase.bounds import Bounds
 from codebase.pictures.gallery import learning_curve
 from codebase.runs.results import Row
 
@@ -57,7 +57,7 @@ def test_a_learning_curve_plots_the_rows(curve):
                 points = [[row.step, getattr(row.bounds, bound)] for row in rows]
                 assert lines[label].get_xydata().tolist() == points
     assert [axes.get_xscale() for axes in curve.axes] == ["log"] * 3 + ["linear"] * 3
-    assert "last three quarters" in below[0].get_xlabel()
+    assert "5,000" in below[0].get_xlabel()
     assert above[0].get_ylabel() == below[0].get_ylabel() == "nats per image"
 
 
@@ -80,13 +80,11 @@ def test_a_run_without_training_rows_has_its_test_points():
     assert list(colours_in_the_legend(figure)) == [LABELS["test"]]
 
 
-def test_early_rows_are_in_the_upper_panels_only():
-    early = [Row(step, "train", Bounds(100, 20, 80), 1.0) for step in (100, 200)]
-    late = [Row(1000, images, Bounds(90, 20, 70), 1.0) for images in ("test", "all test")]
-    figure = learning_curve([*early, *late])
-    upper, lower = figure.axes[0].lines, figure.axes[3].lines
-    assert sorted(len(line.get_xdata()) for line in upper) == [1, 1, 2]
-    assert sorted(len(line.get_xdata()) for line in lower) == [0, 1, 1]
+def test_the_lower_panels_of_a_short_run_hold_three_measurements_of_the_test_images():
+    figure = learning_curve([row for row in rows_of_a_run() if row.step <= 1000])
+    _, _, subset = figure.axes[3].lines
+    assert subset.get_label() == LABELS["test"]
+    assert subset.get_xdata().tolist() == [200, 500, 1000]
 
 
 def test_a_run_without_rows_has_no_learning_curve():

@@ -1,7 +1,9 @@
 """Models and training states in files: writing, reading and refusing them."""
 
 import io
+import json
 import os
+import struct
 import zipfile
 
 import numpy as np
@@ -13,7 +15,9 @@ from torch import nn
 
 from codebase.models.vae import VAE
 from codebase.runs import checkpoint
-from codebase.runs.checkpoint import load_model, save_model
+from codebase.runs.checkpoint import load_model, plain_parameters
+from codebase.runs.folder import RunFolder
+from codebase.settings import Settings
 from codebase.system.errors import UserError
 
 PARAMETERS = VAE(z_dim=3).state_dict()
@@ -25,6 +29,10 @@ torch.save(SMALL.state_dict(), SMALL_FILE)
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "model-00020.pt"
+
+
+def save_model(model, path):
+    checkpoint.save(plain_parameters(model), path)
 
 
 def holds(model, parameters):
@@ -74,7 +82,7 @@ def test_a_file_of_another_solution_is_read(path):
     assert not model.z_prior_m.requires_grad
 
 
-@pytest.mark.parametrize("wrapper", ["model_state_dict", "state_dict"])
+@pytest.mark.parametrize("wrapper", ["model_state_dict", "state_dict", "model", "net"])
 def test_the_parameters_in_a_larger_checkpoint_are_read(path, wrapper):
     others = {"epoch": 3, "optimizer_state_dict": {"state": {}, "param_groups": [{"lr": 0.1}]}}
     torch.save({**others, wrapper: PARAMETERS, "loss": torch.tensor(torch.nan)}, path)
@@ -89,6 +97,8 @@ PREFIXES = {
     "compiled": "_orig_mod.",
     "parallel": "module.",
     "parallel, of a compiled one": "module._orig_mod.",
+    "of Lightning": "model.",
+    "of Lightning, of a compiled one": "lit.vae._orig_mod.",
 }
 
 
@@ -145,10 +155,39 @@ def refused(path, model=None):
 
 
 def test_the_error_of_an_absent_file_lists_the_models_that_exist(path):
-    assert refused(path).endswith(": none; train first")
+    assert refused(path).endswith("; train first")
     for name in ("model-00030.pt", "model-00010.pt"):
         save_model(SMALL, path.with_name(name))
     assert "model-00010.pt, model-00030.pt; choose one with --iter_max" in refused(path)
+
+
+def test_the_error_of_an_absent_file_says_what_else_there_is(tmp_path):
+    run = RunFolder(Settings(lr_schedule="linear", iter_max=50), tmp_path)
+    other = RunFolder(Settings(lr_schedule="linear", iter_max=40), tmp_path)
+    for folder in (run, other):
+        folder.path.mkdir()
+    checkpoint.save({"training": {"step": 26}}, run.state)
+    assert "--resume 1 continues the run from step 26" in refused(run.model(50))
+    assert "--resume" not in refused(run.model(20))
+    assert f"{other.path.name} is a run of another --iter_max" in refused(run.model(50))
+    run.model(50).with_suffix(".pth").touch()
+    assert "rename model-00050.pth" in refused(run.model(50))
+
+
+def test_a_file_of_another_format_is_named(path):
+    tensors = {name: value.numpy() for name, value in PARAMETERS.items()}
+    header = json.dumps({"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    traced = torch.jit.trace(nn.Linear(2, 3), torch.zeros(1, 2))
+    for name, write in {
+        "safetensors": lambda: path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4)),
+        "NumPy": lambda: np.savez(path, **tensors),
+        "TorchScript": lambda: torch.jit.save(traced, str(path)),
+    }.items():
+        write()
+        if name == "NumPy":  # which adds an ending to the name
+            path.with_name(f"{path.name}.npz").rename(path)
+        sentence = refused(path)
+        assert f"a file of {name};" in sentence and "damaged" not in sentence
 
 
 def test_a_file_of_another_z_or_other_networks_is_not_called_damaged(path):
@@ -180,7 +219,7 @@ def test_a_file_of_another_z_or_other_networks_is_not_called_damaged(path):
         {"model_state_dict": [1, 2]},
         {"model_state_dict": 5},
         {"model_state_dict": None},
-        {f"encoder.{name}": value for name, value in PARAMETERS.items()},
+        {f"vae{i}.{name}": value for i, (name, value) in enumerate(PARAMETERS.items())},
         {f"{name}.module": value for name, value in PARAMETERS.items()},
     ],
 )

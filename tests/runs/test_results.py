@@ -8,7 +8,7 @@ import pytest
 import torch
 from training import CPU, FOLDER, RUN, TINY, files_in, interrupt, settle, train_small
 
-from codebase.evaluate import Bounds, Measured
+from codebase.bounds import Bounds, Measured
 from codebase.runs.folder import CHECKPOINTS, RunFolder
 from codebase.runs.results import (
     Row,

@@ -1,7 +1,12 @@
 """What a run leaves in its folder and on the screen, and when it does."""
 
+import errno
+import os
 import re
+import time
+from contextlib import nullcontext
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +24,7 @@ from training import (
     clock_of_steps,
     interrupt,
     load_small,
+    results_in,
     same_parameters,
     settle,
     state_step,
@@ -173,6 +179,31 @@ def test_a_run_is_measured_once_at_its_end_and_the_report_has_these_bounds(
         assert f"KL: {kl:.2f}. REC: {rec:.2f}  (" in finished.stdout
 
 
+@pytest.mark.parametrize("until", [10, 30])
+def test_a_refused_save_is_made_up_for_at_the_next_one_and_only_the_last_is_an_error(
+    monkeypatch, capsys, until
+):
+    """Until a step, no file gets its name, as on a network that is away."""
+    train_small(iter_save=10)
+    replace = os.replace
+    with after_each_step(lambda *_: steps.append(1)), monkeypatch.context() as patch:
+        steps = []
+
+        def refuse(source, target):
+            if 1 < len(steps) <= until:
+                raise OSError(errno.ESTALE, "Stale file handle", target)
+            replace(source, target)
+
+        patch.setattr(os, "replace", refuse)
+        patch.setattr(time, "sleep", lambda _: None)
+        with nullcontext() if until == 10 else pytest.raises(OSError, match="Stale"):
+            train_small(iter_save=10)
+    assert "Warning: " in capsys.readouterr().err
+    if until == 10:
+        assert RUN.saved_steps() == [10, 20, 30]
+        assert results_in(FOLDER) == results_in(Path(f"{FOLDER}.1"))
+
+
 # The clock.
 
 
@@ -223,7 +254,7 @@ def test_the_bar_shows_the_loss_four_times_each_second(clock, capsys, monkeypatc
     change_loss(monkeypatch, lambda loss, _: 0 * loss + 100.0 * next(losses))
     clock.step = 0.125
     train_small()
-    assert bars(capsys) == {step: f"{100 * (step - 1):.2e}" for step in range(2, 31, 2)}
+    assert bars(capsys) == {step: f"{100 * (step - 1):.1f}" for step in range(2, 31, 2)}
     clock.step = 0.5
     interrupt(after=7)
     assert list(bars(capsys)) == [*range(1, 8)]

@@ -1,6 +1,7 @@
 """Several runs as several processes of the same command."""
 
 import os
+import re
 import signal
 import sys
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import pytest
 import torch
 from conftest import wait_for
 
+from codebase.runs import several
 from codebase.runs.several import run_each
 from codebase.settings import Settings
 from codebase.system.errors import Interrupted
@@ -95,7 +97,7 @@ def test_processes_share_the_threads_and_not_the_batches_of_torchrun(
 def test_one_run_per_thread_trains_at_a_time_but_one_on_a_gpu_or_under_torchrun(
     run_vae, monkeypatch, device, processes, jobs
 ):
-    """Each process gets the device and the data that "auto" stands for."""
+    """Each process gets the data that "auto" stands for, and under torchrun its device."""
     asked = []
 
     @contextmanager
@@ -104,11 +106,14 @@ def test_one_run_per_thread_trains_at_a_time_but_one_on_a_gpu_or_under_torchrun(
 
     def run_each(runs, command, jobs, threads):
         asked.append((jobs, threads))
-        for option in (f"device={device}", "dataset=synthetic", "runs=1", "z=3"):
+        own = "auto" if processes == 1 else device
+        for option in (f"device={own}", "dataset=synthetic", "runs=1", "z=3"):
             assert f"--{option}" in command
         return {settings.run: "not today" for settings in runs}
 
-    monkeypatch.setattr("codebase.compute.processor.choose_device", lambda _: torch.device(device))
+    monkeypatch.setattr(
+        "codebase.compute.processor.choose_device", lambda *_, **__: torch.device(device)
+    )
     monkeypatch.setattr("codebase.datasets.loading.resolve", lambda *_: "synthetic")
     monkeypatch.setattr("codebase.compute.processes.connected", connected)
     monkeypatch.setattr("codebase.runs.several.run_each", run_each)
@@ -133,6 +138,14 @@ sys.exit(not os.path.samefile("/dev/stdin", os.devnull))
     assert "step 3" in errors
 
 
+def test_the_bar_counts_shares_of_runs_so_that_it_knows_the_time_that_remains(monkeypatch, capsys):
+    monkeypatch.setattr(several, "is_interactive", lambda: True)
+    each("print(f'run {run}:  40%|####', file=sys.stderr); time.sleep(1)", RUNS[:2])
+    shown = capsys.readouterr().err
+    assert "| 0.8/2 [00:0" in shown and "| 2.0/2 [" in shown
+    assert re.search(r"\| 0.8/2 \[00:0\d<00:0\d, run 0:", shown)
+
+
 @pytest.mark.parametrize(
     ("program", "message"),
     [
@@ -140,10 +153,14 @@ sys.exit(not os.path.samefile("/dev/stdin", os.devnull))
         ("print('5%\\r7%\\rthe last', file=sys.stderr); sys.exit(2)", "the last"),
         ("print('the last\\n\\n  \\n', file=sys.stderr); sys.exit(1)", "the last"),
         ("sys.stderr.buffer.write(b'no \\xff text\\n'); sys.exit(1)", "no \ufffd text"),
+        (
+            "raise RuntimeError('CUDA error: busy\\nfor debugging pass X\\ncompile with Y')",
+            "RuntimeError: CUDA error: busy",
+        ),
         ("os.kill(os.getpid(), signal.SIGKILL)", "its process was ended by signal 9"),
     ],
 )
-def test_a_run_that_fails_is_reported_by_its_last_line_and_stops_no_other(program, message):
+def test_a_run_that_fails_is_reported_by_the_line_of_its_error_and_stops_no_other(program, message):
     failures = each(f"touch(f'begun-{{run}}')\nif run % 2:\n    {program}")
     assert failures == {1: message, 3: message}
     assert len([*Path().glob("begun-*")]) == 5

@@ -129,7 +129,7 @@ def test_ctrl_c_saves_the_runs_and_leaves_a_tidy_terminal(start, script, small, 
     arguments = (*small, *LONG, "--nn", "watched", "--runs", 2, "--jobs", 2)
     terminal = Terminal(start, script, *arguments)
     if presses == 1:
-        terminal.read_until(" 0/2 [", "run 0:   0%, run 1:   0%")
+        terminal.read_until(" 0.0/2 [", "run 0:   0%, run 1:   0%")
         [bar] = [line for line in terminal.screen()[0] if line.startswith("runs: ")]
         assert 40 < len(bar) < 80
     else:

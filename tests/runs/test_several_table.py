@@ -81,8 +81,8 @@ def alone(synthetic_images, monkeypatch, tmp_path):
             (tmp_path / "alone").mkdir(exist_ok=True)
             patch.chdir(tmp_path / "alone")
             model, _ = train(settings, synthetic_images, CPU)
-            subset, everything, _ = evaluate.measure(model, synthetic_images)
-            cells = [f"{value:.4f}" for value in (*subset, everything.nelbo)]
+            subset, everything, *_ = evaluate.measure(model, synthetic_images)
+            cells = [f"{value:.2f}" for value in (*subset[:3], everything.nelbo)]
             return RunFolder(settings).model(30).read_bytes(), cells
 
     return alone
@@ -113,7 +113,7 @@ def test_a_run_that_cannot_train_stops_no_other_and_the_table_names_it(several, 
     shown = [header, ["---"] * len(header), failed, finished, average]
     assert lines == [f"| {' | '.join(line)} |" for line in shown]
     ((run, *numbers),) = table  # the failed run has no line
-    assert [run, *(f"{float(number):.4f}" for number in numbers[:4])] == ["3", *cells]
+    assert [run, *(f"{float(number):.2f}" for number in numbers[:4])] == ["3", *cells]
     assert numbers[5:] == ["30", "synthetic"]
 
 
@@ -145,8 +145,8 @@ def test_resumed_runs_take_the_missing_steps(several, run_vae, small, alone):
     first, second, average, deviation = table
     for k in range(1, 5):
         pair = float(first[k]), float(second[k])
-        assert float(average[k]) == pytest.approx(mean(pair), abs=1e-4)
-        assert float(deviation[k]) == pytest.approx(stdev(pair), abs=1e-4)
+        assert float(average[k]) == pytest.approx(mean(pair), abs=0.02)
+        assert float(deviation[k]) == pytest.approx(stdev(pair), abs=0.02)
 
 
 def test_loaded_runs_are_measured_and_plotted_even_if_nobody_reads_the_table(
@@ -163,12 +163,12 @@ def test_loaded_runs_are_measured_and_plotted_even_if_nobody_reads_the_table(
     status, _, _, table = several(*arguments, threads=5, jobs=2, stdout=writer)
     os.close(writer)
     assert status == 1  # because the table could not be printed
-    for folder, (subset, everything, seconds), line in zip(FOLDERS, before, table, strict=True):
+    for folder, (subset, everything, _, seconds), line in zip(FOLDERS, before, table, strict=True):
         assert folder.saved_steps() == [20, 30]
         assert (folder.path / "latent_space.png").exists()
         assert float(line[5]) == seconds
         # With more threads, sums are taken in another order.
-        expected = [*subset, everything.nelbo]
+        expected = [*subset[:3], everything.nelbo]
         assert [float(cell) for cell in line[1:5]] == pytest.approx(expected, abs=0.01)
 
 

@@ -7,7 +7,7 @@ from statistics import mean, stdev
 import pytest
 import torch
 
-from codebase.evaluate import Bounds, Measured
+from codebase.bounds import Bounds, Measured
 from codebase.runs.folder import CHECKPOINTS, RunFolder
 from codebase.runs.results import (
     Row,

@@ -1,7 +1,9 @@
 """Files are written whole or not at all."""
 
 import csv
+import errno
 import os
+import time
 
 import pytest
 
@@ -30,6 +32,40 @@ def test_a_failed_write_keeps_the_old_file_and_names_it(tmp_path, monkeypatch, c
     assert (caught.value.errno, caught.value.filename) == (28, str(path))
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EAGAIN, errno.ESTALE])
+@pytest.mark.parametrize("times", [3, 10**6])
+def test_a_refused_name_is_tried_again_for_a_second(tmp_path, monkeypatch, number, times):
+    """Virus scanners on Windows and file systems on a network refuse for a moment."""
+    path, calls, replace = tmp_path / "file", [], os.replace
+
+    def refuse(*names):
+        calls.append(names)
+        if len(calls) <= times:
+            raise OSError(number, "refused")
+        replace(*names)
+
+    pauses = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    monkeypatch.setattr(os, "replace", refuse)
+    if times == 3:
+        write_atomically(path, b"new")
+        assert path.read_bytes() == b"new"
+    else:
+        with pytest.raises(OSError, match="refused"):
+            write_atomically(path, b"new")
+        assert 1 <= sum(pauses) < 1.5
+        assert os.listdir(tmp_path) == []
+
+
+def test_processes_of_the_same_number_use_different_temporary_files(tmp_path, monkeypatch):
+    """Processes in two containers may share a folder and a number."""
+    names, replace = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda *paths: names.append(paths[0]) or replace(*paths))
+    for _ in range(2):
+        write_atomically(tmp_path / "file", b"")
+    assert names[0] != names[1]
 
 
 def test_a_read_only_file_system_is_an_error_that_names_the_file(tmp_path, monkeypatch):

@@ -3,25 +3,37 @@
 import io
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
+import tqdm
 from conftest import ROOT
-from tqdm import auto
 
-from codebase.system.streams import progress
+from codebase.system.streams import is_interactive, progress
 
 
 @pytest.fixture
 def error(monkeypatch):
     """Replaces standard error by a stream that is a terminal or not."""
+    monkeypatch.setattr(os, "isatty", lambda descriptor: descriptor == 99)
 
     def error(is_terminal):
         stream = io.StringIO()
-        stream.isatty = lambda: is_terminal
+        if is_terminal:
+            stream.fileno = lambda: 99
         monkeypatch.setattr(sys, "stderr", stream)
         return stream
 
     return error
+
+
+def test_a_stream_without_a_descriptor_is_no_terminal(error):
+    """IDLE's stream says that it is one, but prints every bar in a line of its own."""
+    stream = error(False)
+    stream.isatty = lambda: True
+    assert not is_interactive()
+    error(True)
+    assert is_interactive()
 
 
 def test_a_file_gets_one_line_per_update(error):
@@ -33,7 +45,7 @@ def test_a_file_gets_one_line_per_update(error):
     first, second = stream.getvalue().splitlines()
     assert first.startswith("run 3:  50%|") and "| 200/400 [" in first
     assert second.startswith("run 3: 100%|") and "| 400/400 [" in second
-    assert first.endswith("loss=5.43e+02]") and second.endswith("loss=9.90e+01]")
+    assert first.endswith("loss=543.2]") and second.endswith("loss=99.0]")
     assert "\r" not in stream.getvalue() and "\x1b" not in stream.getvalue()
 
 
@@ -47,13 +59,15 @@ def test_a_terminal_shows_one_bar(error):
 
 
 def test_a_notebook_shows_a_bar_of_its_own(error, monkeypatch):
-    class Bar(auto.tqdm):
+    class Bar(tqdm.tqdm):
         def display(self, *_, **__):
             shown.append(self.n)
 
     shown = []
     stream = error(False)
-    monkeypatch.setattr(auto, "tqdm", Bar)
+    monkeypatch.setattr(
+        "codebase.system.streams.import_module", lambda _: SimpleNamespace(tqdm=Bar)
+    )
     monkeypatch.setitem(sys.modules, "ipykernel", sys)
     with progress(0, 0, 10) as (show, seconds):
         show(5, 1.0)
@@ -75,7 +89,8 @@ def test_a_disabled_tqdm_shows_nothing(start, is_terminal):
     """A new process is needed, because tqdm reads the environment when it is imported."""
     program = f"""
 import sys
-sys.stderr.isatty = lambda: {is_terminal}
+from codebase.system import streams
+streams.is_interactive = lambda: {is_terminal}
 from codebase.system.streams import progress
 with progress(0, 0, 10) as (show, seconds):
     show(5, 1.0)
