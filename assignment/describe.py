@@ -73,7 +73,7 @@ def moments(z: Tensor, m: Tensor, v: Tensor, calls: int = 1) -> Part:
     part = {
         "mean of z": average(z),
         "variance of z": average(distances**2),
-        "mean of the noise, (z - m) / sqrt(v)": average(noise.flatten()[:, None]),
+        "mean of the standardized noise": average(noise.flatten()[:, None]),
         "variance of the noise": average(noise.flatten()[:, None] ** 2),
         "mean size of the noise": average(noise.abs().flatten()[:, None]),
         "covariance of the dimensions of z": average(distances[..., :-1] * distances[..., 1:]),

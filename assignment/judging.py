@@ -142,10 +142,10 @@ def grade(
 
 def measure(path: Path) -> Reply:
     """The bounds of a trained model by our solution."""
-    from codebase.models import vae
+    from codebase.models.vae import VAE
 
     try:
-        return Reply(measure_run(vae, path, inputs_of("train")["images"]), "")
+        return Reply(measure_run(VAE, path, inputs_of("train")["images"]), "")
     except UserError as error:
         return Reply({}, str(error).replace(f"{path.parent}{os.sep}", ""))
 

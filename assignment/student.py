@@ -62,7 +62,7 @@ def answer(task: str, file: str, inputs: dict[str, Tensor]) -> Record:
         note = restored_defaults()
         stage = "call"
         if task == "train":
-            return measure_run(module, Path("..", MODEL), inputs["images"])
+            return measure_run(module.VAE, Path("..", MODEL), inputs["images"])
         utils = import_module("codebase.utils") if file != "codebase/utils.py" else module
 
         def get(enc: Any, dec: Any, name: str) -> Any:
@@ -129,9 +129,9 @@ def picture(module: Any, model: Any) -> Tensor:
     return (255 * pixels).round().byte() if pixels.is_floating_point() else pixels
 
 
-def measure_run(module: Any, path: Path, images: Tensor) -> Record:
+def measure_run(vae: Any, path: Path, images: Tensor) -> Record:
     """The bounds of a trained model on images (n, 784), over 100 passes with fresh noise."""
-    model = module.VAE(z_dim=10)
+    model = vae(z_dim=10)
     import_module("codebase.runs.checkpoint").load_model(model, path)
     with torch.no_grad():
         bounds = [torch.stack([*model.negative_elbo_bound(images)]) for _ in range(100)]
