@@ -89,7 +89,7 @@ def answer(task: str, file: str, inputs: dict[str, Tensor]) -> Record:
 
 
 def restored_defaults() -> str:
-    """Restore PyTorch's defaults; return the program's sentence if the student's file changed them."""
+    """Restore PyTorch's defaults; return the program's sentence if the file changed them."""
     try:
         import_module("codebase.compute.processor").check_defaults()
     except Exception as error:
