@@ -42,7 +42,8 @@ def silenced() -> Iterator[None]:
 def is_interactive() -> bool:
     """Whether a bar can be redrawn in place, as in a terminal or notebook but not in a file."""
     with suppress(OSError, ValueError, AttributeError):  # IDLE's stream has no descriptor
-        return "ipykernel" in sys.modules or os.isatty(sys.stderr.fileno())
+        # In a terminal that reports 0 rows, as under expect, tqdm hides its bars.
+        return "ipykernel" in sys.modules or os.get_terminal_size(sys.stderr.fileno()).lines > 0
     return False
 
 
