@@ -2,10 +2,10 @@
 # easyvae 1.3.3: the latents are sampled with half the standard deviation that the KL is computed
 # with.
 #
-# One would think: z = mean + std * noise, with std = exp(logvar / 2).
-# It is: z = mean + 0.5 * std * noise. So the posterior that is trained is narrower than the one
-# that is paid for, and samples from the prior lie where no training sample was.
-# Seen: ratio 0.499
+# Expected: z = mean + std * noise, with std = exp(logvar / 2).
+# Observed: z = mean + 0.5 * std * noise. So the prior is wider than the codes that the decoder is
+# trained on.
+# Output: ratio 0.499
 # Source: easyvae/layers.py, SampleLayer.forward.
 set -euo pipefail
 folder=$(mktemp -d)

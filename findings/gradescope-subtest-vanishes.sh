@@ -2,9 +2,9 @@
 # gradescope-utils 0.5.0: a test with subTest in which one subtest fails is missing in Gradescope's
 # results.json: it is neither failed nor passed, and its points are not counted.
 #
-# One would think: the test gets 0 of its 5 points, as a test without subTest does.
-# It is: gone, with its name and its 5 points. If all subtests pass, it is there with its 5 points.
-# Seen: ['test_plain'] 5.0
+# Expected: the test gets 0 of its 5 points, as a test without subTest does.
+# Observed: the test is missing, with its 5 points. It is present only if all subtests pass.
+# Output: ['test_plain'] 5.0
 # Source: gradescope_utils/autograder_utils/json_test_runner.py, JSONTestResult, which has no
 # addSubTest, and unittest, which calls neither addSuccess nor addFailure for such a test.
 set -euo pipefail

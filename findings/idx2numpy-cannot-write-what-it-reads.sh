@@ -2,10 +2,10 @@
 # idx2numpy 1.2.3: the array that is read from an IDX file of integers of four bytes (labels of
 # QMNIST) or of floats cannot be written to an IDX file again.
 #
-# One would think: reading and writing are inverse to each other.
-# It is: what is read has big-endian numbers (">i4"), as the file does, and the writer knows only
-# the names of the machine's own types. Files of bytes go both ways.
-# Seen: read >i4, written again: FormatError; bytes: True
+# Expected: an array that was read can be written.
+# Observed: the reader returns big-endian arrays (">i4"), as the file has them, and the writer
+# accepts only the machine's own types. Arrays of bytes can be read and written.
+# Output: read >i4, written again: FormatError; bytes: True
 # Source: idx2numpy/converters.py, _DATA_TYPES_NUMPY.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# JAX 0.10.2 (0.12.0.1 does the same): jax.random.bernoulli with p in bfloat16 draws its uniform
-# numbers in bfloat16 too. They are multiples of 1/128, so a small p is rounded up to the next
-# multiple.
+# JAX 0.10.2 (0.12.0.1 does the same): jax.random.bernoulli with p in bfloat16 samples its uniform
+# numbers in bfloat16 too. They are multiples of 1/128, so p is rounded up to the next multiple.
 #
-# One would think: p = 0.001 gives one 1 in a thousand, up to the 0.4 % by which bfloat16 rounds p.
-# It is: 7.7 in a thousand, and the same 7.7 for p = 0.004. In float32 it is right.
-# Seen: 0.00771 0.00771 0.00099
+# Expected: with p = 0.001, 1 in 1,000 samples is 1, up to the 0.4 % by which bfloat16 rounds p.
+# Observed: 7.7 in 1,000, and the same 7.7 for p = 0.004. In float32 it is right.
+# Output: 0.00771 0.00771 0.00099
 # Source: jax/_src/random/core.py, _bernoulli, which calls uniform with the dtype of p. The argument
 # mode="high" is documented for small p.
 set -euo pipefail

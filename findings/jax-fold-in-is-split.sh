@@ -2,11 +2,11 @@
 # JAX 0.10.2 (0.12.0.1 does the same): jax.random.fold_in(key, i) is jax.random.split(key, n)[i],
 # for every n > i.
 #
-# One would think: these are two ways to independent keys, so a key that was split for the layers
-# can also be folded with the number of a step.
-# It is: step 1 then has the noise of layer 1, and split(key) and split(key, 50) begin with the same
-# keys.
-# Seen: True True True
+# Expected: these are two ways to independent keys, so a key that was split for the layers may also
+# be used with fold_in(key, step).
+# Observed: step 1 and layer 1 get the same key, and split(key) and split(key, 50) begin with the
+# same keys.
+# Output: True True True
 # Source: jax/_src/random/threefry2x32.py, _threefry_split_foldlike and threefry_fold_in, with the
 # default jax_threefry_partitionable.
 set -euo pipefail

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Keras 3.15.1: binary_crossentropy of probabilities clips them to [1e-7, 1 - 1e-7] in float32, so a
-# white pixel costs at most 16.12 nats and a black one at most 15.94.
+# Keras 3.15.1 with JAX: binary_crossentropy of probabilities clips them to [1e-7, 1 - 1e-7] in
+# float32, so a white pixel costs at most 16.12 nats and a black one at most 15.94.
 #
-# One would think: -log(1e-12) = 27.6 nats, or at least the same limit for both.
-# It is: 1 - 1e-7 has no float32, and its neighbour is 1 - 1.19e-7. With from_logits=True neither
-# limit is there.
-# Seen: white 16.118 black 15.942 from logits 30.0
-# Source: keras/src/backend/common/backend_utils and config.epsilon(), 1e-7.
+# Expected: -log(1e-12) = 27.6 nats, or at least the same limit for both.
+# Observed: two limits, because 1 - 1e-7 is not a float32, and the nearest one is 1 - 1.19e-7.
+# from_logits=True has neither limit.
+# Output: white 16.118 black 15.942 from logits 30.0
+# Source: keras/src/backend/jax/nn.py, binary_crossentropy, and config.epsilon(), 1e-7.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -2,12 +2,12 @@
 # nbgrader 0.9.6: only notebooks are prepared and graded. A .py file beside them is released with
 # its solution, and the teacher's .py file is graded in the place of the student's.
 #
-# One would think: "### BEGIN SOLUTION" is taken out of every file of the assignment, and a
-# student's utils.py is what the tests of the notebook import.
-# It is: neither. A student whose answer() returns 0 where 42 is asked for gets 1.0 of 1.0 points.
-# c.Autograde.exclude_overwriting = {"ps1": ["utils.py"]} prevents the second, and nothing the
-# first.
-# Seen: released with the solution: True; points 1.0 of 1.0; graded file is the teacher's: True
+# Expected: "### BEGIN SOLUTION" is removed from every file of the assignment, and the tests of the
+# notebook import the student's utils.py.
+# Observed: a student whose answer() returns 0 where 42 is asked for gets 1.0 of 1.0 points.
+# c.Autograde.exclude_overwriting = {"ps1": ["utils.py"]} lets the student's file be graded. No
+# option removes the solution from it.
+# Output: released with the solution: True; points 1.0 of 1.0; graded file is the teacher's: True
 # Source: nbgrader/converters/autograde.py, exclude_overwriting, and base.py, init_assignment.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -1,13 +1,11 @@
 #!/usr/bin/env bash
-# NumPy 2.4.6 (2.5.5 does the same): np.random.binomial(1, p) takes a random number for each entry
-# of p, Generator.binomial(1, p) takes none where p is 0.
+# NumPy 2.4.6 (2.5.5 does the same): np.random.binomial(1, p) uses one random number for each entry
+# of p, Generator.binomial(1, p) uses none where p is 0.
 #
-# One would think: the new generator has other numbers, and otherwise the same rule: pixel i gets
-# draw i.
-# It is: the bits of an image depend on how many zeros are before them. Images of other black
-# borders, or the same pixels in another order, have other noise; with np.random.binomial they have
-# the same.
-# Seen: legacy equal True, Generator equal False
+# Expected: the new generator has other numbers, but the same rule: pixel i gets number i.
+# Observed: the bits of an image depend on how many zeros are before them, so two images with
+# different zeros get different noise at the same position.
+# Output: legacy equal True, Generator equal False
 # Source: numpy/random/_generator.pyx, Generator.binomial, and random_binomial in distributions.c.
 set -euo pipefail
 folder=$(mktemp -d)

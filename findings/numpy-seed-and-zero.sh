@@ -2,11 +2,10 @@
 # NumPy 2.4.6 (2.5.5 does the same): default_rng(5), default_rng([5, 0]) and default_rng([5, 0, 0])
 # are one generator, and default_rng([5, 1]) is another.
 #
-# One would think: seeds of [run, step] give each run and step its own stream, and so do [run, step,
-# rank].
-# It is: step 0 of run 5 has the stream of run 5 itself, as up to four numbers are filled up with
-# zeros.
-# Seen: True True False
+# Expected: seeds of [run, step] give each run and step its own stream, and so do [run, step, rank].
+# Observed: step 0 of run 5 has the stream of run 5 itself, because a seed of fewer than four 32-bit
+# words is padded with zeros.
+# Output: True True False
 # Source: numpy/random/bit_generator.pyx, SeedSequence.mix_entropy; its pool has four words.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # NumPyro 0.22.0: the gradient of Bernoulli(logits=l).log_prob(x) is wrong where l is exactly 0.
 #
-# One would think: it is x - sigmoid(l), so -0.5 for a black pixel and 0.5 for a white one.
-# It is: 0 and 1 at l = 0, and right everywhere else. A decoder whose last layer starts at 0 gets
-# these gradients in its first step: none for black pixels.
-# Seen: at 0 [0.0, 1.0], at 1e-8 [-0.5, 0.5]
+# Expected: it is x - sigmoid(l), so -0.5 for a black pixel and 0.5 for a white one.
+# Observed: 0 and 1 at l = 0, and right everywhere else. A decoder whose last layer starts at 0 gets
+# these gradients in its first step: black pixels get none.
+# Output: at 0 [0.0, 1.0], at 1e-8 [-0.5, 0.5]
 # Source: numpyro/distributions/util.py, binary_cross_entropy_with_logits, jnp.clip(x, 0) +
-# log1p(exp(-abs(x))) - x * y: JAX halves the derivative of clip at 0, and takes 1 for that of abs,
-# where 0 would be right.
+# log1p(exp(-abs(x))) - x * y. At 0, JAX's derivative is 0.5 for clip and 1 for abs; 0 for abs would
+# give the right sum.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

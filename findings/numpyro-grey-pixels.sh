@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # NumPyro 0.22.0: Bernoulli(logits=l).log_prob(x) of a grey pixel is -inf, with gradient 0.
 #
-# One would think: it is the cross entropy x * log(p) + (1 - x) * log(1 - p), as in
-# torch.distributions.Bernoulli with validate_args=False, or an error, as in PyTorch with checks.
-# It is: -inf and a warning, while the gradient is a finite 0. So an optimizer sees an infinite
-# loss, and a white pixel beside it still learns. With validate_args=False the cross entropy comes.
-# Seen: grey -inf gradient 0.0, unchecked -0.693 gradient -0.200
+# Expected: the cross entropy x * log(p) + (1 - x) * log(1 - p), as in torch.distributions.Bernoulli
+# with validate_args=False, or an error, as in PyTorch with checks.
+# Observed: -inf and a warning, while the gradient is a finite 0. So an optimizer sees an infinite
+# loss, and a white pixel beside it still learns. With validate_args=False it is the cross entropy.
+# Output: grey -inf gradient 0.0, unchecked -0.693 gradient -0.200
 # Source: numpyro/distributions/util.py, validate_sample.
 set -euo pipefail
 folder=$(mktemp -d)

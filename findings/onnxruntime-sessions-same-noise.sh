@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# ONNX Runtime 1.31.1: two sessions of one process draw the same random numbers, though the node
+# ONNX Runtime 1.31.1: two sessions of one process sample the same random numbers, though the node
 # RandomNormalLike has no seed.
 #
-# One would think: without the attribute "seed" the seed is made up anew, as ONNX's specification
-# says, so two sessions, or the same model loaded twice, draw different noise.
-# It is: every session begins with the same seed and counts it up for each node. Ten samples from
-# ten sessions are one sample. Two runs of one session differ.
-# Seen: sessions equal True, runs equal False
+# Expected: without the attribute "seed" a new seed is generated, as ONNX's specification says, so
+# two sessions, or the same model loaded twice, sample different noise.
+# Observed: one seed is generated for the process, and each node adds its index. Ten sessions give
+# ten copies of one sample. Two runs of one session differ.
+# Output: sessions equal True, runs equal False
 # Source: onnxruntime/core/providers/cpu/generator/random.h, and ONNX's operator RandomNormalLike.
 set -euo pipefail
 folder=$(mktemp -d)

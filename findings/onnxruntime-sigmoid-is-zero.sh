@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# ONNX Runtime 1.31.1, on a CPU: Sigmoid of a float32 is exactly 0 from -18 down.
+# ONNX Runtime 1.31.1, on a CPU (x86-64): Sigmoid of a float32 is 0 for every logit of -18 or less.
 #
-# One would think: sigmoid(-20) is 2.1e-9, which float32 holds as well as 1e-38, so the log of an
-# exported probability is finite to logits of -87.
-# It is: 0, so the log of a probability is -inf where NumPy and PyTorch give -20. Export logits. At
-# -17 it is 8.9e-8, where 4.1e-8 is right, and more than at -16.
-# Seen: -17 8.94e-08 -18 0.00e+00 -20 0.00e+00 numpy 2.061e-09
+# Expected: sigmoid(-20) is 2.1e-9, which float32 holds as well as 1e-38, so the log of an exported
+# probability is finite to logits of -87.
+# Observed: 0, so the log of a probability is -inf where NumPy and PyTorch give -20. At -17 it is
+# 8.9e-8, where 4.1e-8 is right, and more than at -16. Export logits.
+# Output: -17 8.94e-08 -18 0.00e+00 -20 0.00e+00 numpy 2.061e-09
 # Source: onnxruntime/core/mlas/lib/logistic.cpp, whose approximation clamps at -18 and 18.
 set -euo pipefail
 folder=$(mktemp -d)

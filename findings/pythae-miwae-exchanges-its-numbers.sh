@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# pythae 0.1.2: MIWAE weighs its samples over number_gradient_estimates (M) and averages over
+# pythae 0.1.2: MIWAE normalizes its weights over number_gradient_estimates (M) and averages over
 # number_samples (K), where the paper does it the other way.
 #
-# One would think: M = 1 and K = 10 is the IWAE with ten samples.
-# It is: the plain ELBO, averaged over ten samples, and M = 10, K = 1 is the IWAE. With the
-# defaults, 5 and 10, it is the mean of ten bounds of five samples.
-# Seen: M = 1, K = 10 equals the ELBO: True; M = 10, K = 1: False
+# Expected: M = 1 and K = 10 is the IWAE with ten samples.
+# Observed: it is the plain ELBO, averaged over ten samples. With the defaults, M = 5 and K = 10,
+# the loss is the mean of ten losses of pythae's IWAE, each with five samples.
+# Output: M = 1, K = 10 equals the ELBO: True; M = 10, K = 1: False
 # Source: pythae/models/miwae/miwae_model.py, loss_function, dimension 1; Rainforth et al., Tighter
 # Variational Bounds are Not Necessarily Better, 2018.
 set -euo pipefail

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# pythae 0.1.2: get_nll, "negative log-likelihood", returns the log-likelihood, and takes whole
-# batches of samples only.
+# pythae 0.1.2: get_nll, "negative log-likelihood", returns the log-likelihood, and rounds the
+# number of samples to whole batches of 100.
 #
-# One would think: a positive number, from n_samples samples.
-# It is: a negative one; 1, 50 and 199 samples are 100, the size of its batch, and 200 are 200. So a
-# curve over 1, 10 and 100 samples is flat.
-# Seen: 1: 100, 50: 100, 199: 100, 200: 200; all negative: True
+# Expected: a positive number, from n_samples samples.
+# Observed: a negative one; 1, 50 and 199 samples become 100, and 200 are 200. So a curve over 1, 10
+# and 100 samples is flat.
+# Output: 1: 100, 50: 100, 199: 100, 200: 200; all negative: True
 # Source: pythae/models/vae/vae_model.py, get_nll: n_full_batch.
 set -euo pipefail
 folder=$(mktemp -d)

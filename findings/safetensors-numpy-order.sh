@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# safetensors 0.8.0: safetensors.numpy.save writes an array in Fortran's order, for example a
-# transposed weight matrix, with its numbers in another order than its shape says.
+# safetensors 0.8.0: safetensors.numpy.save writes the elements of an array in Fortran's order, for
+# example a transposed weight matrix, in the order of the memory, but records its shape as if they
+# were in C's order.
 #
-# One would think: the array that is loaded equals the one that was saved, or saving raises an
-# error, as it does for a transposed tensor of PyTorch.
-# It is: no error, the right shape, and other numbers. 0.7.0 saves them correctly.
-# Seen: saved [[0, 3], [1, 4], [2, 5]] loaded [[0, 1], [2, 3], [4, 5]]
+# Expected: the array that is loaded equals the one that was saved, or saving raises an error, as it
+# does for a transposed tensor of PyTorch.
+# Observed: no error, the right shape, and the elements at other places. 0.7.0 saves them correctly.
+# Output: saved [[0, 3], [1, 4], [2, 5]] loaded [[0, 1], [2, 3], [4, 5]]
 # Source: github.com/safetensors/safetensors, issue 825; the documentation asks for arrays that are
 # "contiguous and dense", which this one is.
 set -euo pipefail

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# three 0.187.0 (JavaScript): DataUtils.toHalfFloat cuts off the bits that a half float has not got.
+# three 0.187.0 (JavaScript): DataUtils.toHalfFloat cuts off the bits that do not fit into a half
+# float.
 #
-# One would think: it rounds to the nearest half float, as NumPy, PyTorch and Math.f16round do.
-# It is: it rounds towards 0. Half of all numbers get another half float, always the smaller one, so
-# the weights of a network shrink by 0.03 % on average; numbers below 6e-5 lose more.
-# Seen: other 51 %, larger 0, 0.99976 becomes 0.9995
+# Expected: it rounds to the nearest half float, as NumPy, PyTorch and Math.f16round do.
+# Observed: it rounds towards 0. Half of all numbers are rounded to another half float than the
+# nearest, always the smaller one, so the weights of a network shrink by 0.03 % on average; numbers
+# below 6e-5 lose more.
+# Output: other 51 %, larger 0, 0.99976 becomes 0.9995
 # Source: src/extras/DataUtils.js, toHalfFloat, which shifts the mantissa without rounding.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# PyTorch 2.14.1, on a CPU: x.bernoulli_(0.5) and torch.bernoulli of a tensor full of 0.5 give other
-# bits for the same seed.
+# PyTorch 2.14.1, on a CPU: x.bernoulli_(0.5) and torch.bernoulli of a tensor full of 0.5 give
+# different bits for the same seed.
 #
-# One would think: one formula, u < p, and one stream of u.
-# It is: two methods. With a tensor of p the bits are those of torch.rand(n) < p; with a number they
-# are not, and dropout has those of the number. So a binarization is not repeated if p is written as
-# a number.
-# Seen: tensor and rand 1000, tensor and number fewer than 600, number and dropout 1000 of 1000
+# Expected: one formula, u < p, and one stream of u.
+# Observed: two methods. With a tensor of p the bits are those of torch.rand(n) < p; with a number
+# they are not, and dropout uses the method for a number. So replacing a tensor p by a number
+# changes a binarization.
+# Output: tensor and rand 1000, tensor and number fewer than 600, number and dropout 1000 of 1000
 # equal
 # Source: aten/src/ATen/native/cpu/DistributionTemplates.h (bernoulli_kernel), with MKL in
 # aten/src/ATen/native/cpu/DistributionKernels.cpp.

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# PyTorch 2.14.1: ContinuousBernoulli(logits=l).log_prob is constant in its normalizer for logits
-# beyond 16.
+# PyTorch 2.14.1: ContinuousBernoulli(logits=l).log_prob uses a constant normalizer for logits
+# beyond 16 and -16.
 #
-# One would think: a distribution that takes logits is right for every logit, as Bernoulli is.
-# It is: the logit becomes a probability that is clamped to float32's epsilon, 1.2e-7. At -30 a
+# Expected: a distribution that takes logits is right for every logit, as Bernoulli is.
+# Observed: the logit becomes a probability that is clamped to float32's epsilon, 1.2e-7. At -30 a
 # black pixel gets 0.63 nats too little, and the gradient of the normalizer is 0.
-# Seen: at -15 2.708 of 2.708, at -30 2.769 of 3.401
+# Output: at -15 2.708 of 2.708, at -30 2.769 of 3.401
 # Source: torch/distributions/continuous_bernoulli.py, _cont_bern_log_norm, and
 # utils.logits_to_probs with clamp_probs.
 set -euo pipefail

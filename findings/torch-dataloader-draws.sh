@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# PyTorch 2.14.1: to begin an iteration over a DataLoader takes a number of the global generator,
-# also with shuffle=False, without workers and without random transforms.
+# PyTorch 2.14.1: starting an iteration over a DataLoader takes one number from the global
+# generator, also with shuffle=False, without workers and without random transforms.
 #
-# One would think: a pass over the test images in order is free of randomness, so measuring between
-# two training steps does not change the training.
-# It is: every such pass shifts all later noise. A generator of its own for the loader prevents it.
-# Seen: without 0.4963, after a pass 0.0885, with its own generator 0.4963
+# Expected: a pass over the test images in order uses no random numbers, so measuring between two
+# training steps does not change the training.
+# Observed: every such pass changes all later random numbers. Pass generator= to the loader to
+# prevent this.
+# Output: without 0.4963, after a pass 0.0885, with its own generator 0.4963
 # Source: torch/utils/data/dataloader.py, _BaseDataLoaderIter, _base_seed. See
 # github.com/pytorch/pytorch, issue 11062.
 set -euo pipefail

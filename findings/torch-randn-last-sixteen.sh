@@ -2,12 +2,12 @@
 # PyTorch 2.14.1, on a CPU: torch.randn(n) is not the beginning of torch.randn(m) for m > n, if n is
 # not a multiple of 16.
 #
-# One would think: one seed, one stream of numbers, and a shorter tensor has fewer of them, as
+# Expected: one seed, one stream of numbers, and a shorter tensor has fewer of them, like
 # torch.rand.
-# It is: the last 16 numbers are drawn a second time, from later in the stream. For n < 16 all
-# numbers are others, because they are computed by a different method. So the noise of an image in a
+# Observed: the last 16 numbers are sampled a second time, from later in the stream. For n < 16 all
+# numbers differ, because they are computed by a different method. So the noise of an image in a
 # batch depends on how many images follow it.
-# Seen: equal in the first 96, 100 and 15 numbers: 96, 84, 0; rand: 100
+# Output: equal in the first 96, 100 and 15 numbers: 96, 84, 0; rand: 100
 # Source: aten/src/ATen/native/cpu/DistributionTemplates.h, normal_fill.
 set -euo pipefail
 folder=$(mktemp -d)

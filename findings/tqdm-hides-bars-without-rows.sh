@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # tqdm 4.70.1: in a terminal that reports 0 rows no bar is shown, and nothing says so.
 #
-# One would think: an unknown size is replaced by a default one, 80 columns and 24 rows, as
-# shutil.get_terminal_size does. A new pseudo-terminal reports 0 rows until a program sets its size,
-# which pexpect, script in a job without a terminal, and some runners of CI do not.
-# It is: bars in the rows from nrows - 1 on are hidden, so with 0 rows all of them.
-# Seen: characters of a bar with 24 rows: 157; with 0 rows: 0
-# Source: tqdm/std.py, tqdm.display, and tqdm/utils.py, _screen_shape_linux.
+# Expected: an unknown size is replaced by a default one, as in shutil.get_terminal_size. A new
+# pseudo-terminal reports 0 rows until a program sets its size. Some runners of CI, pexpect, and
+# script without a terminal never set it.
+# Observed: tqdm subtracts 1 from the rows, so 0 becomes -1, which the default of 20 does not
+# replace, and every bar counts as below the screen.
+# Output: characters of a bar with 24 rows: 157; with 0 rows: 0
+# Source: tqdm/utils.py, _screen_shape_wrapper, and tqdm/std.py, display.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -2,11 +2,11 @@
 # zuko 1.6.0: importing it turns off the checks of all distributions of PyTorch, in the whole
 # program.
 #
-# One would think: a library of flows changes nothing outside of itself.
-# It is: before the import, Bernoulli(0.5).log_prob(0.3) raises ValueError; after it, it returns a
-# number. So grey pixels given to a likelihood of binary ones, or a negative scale, are no longer
-# noticed.
-# Seen: before ValueError, after -0.6931
+# Expected: importing a library of flows changes nothing outside of it.
+# Observed: before the import, Bernoulli(0.5).log_prob(0.3) raises ValueError; after it, it returns
+# a number. So grey pixels given to a likelihood of binary ones, or a negative scale, no longer
+# raise an error.
+# Output: before ValueError, after -0.6931
 # Source: zuko/distributions.py, Distribution._validate_args = False.
 set -euo pipefail
 folder=$(mktemp -d)
