@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from contextlib import redirect_stderr
 from types import SimpleNamespace
 
 import pytest
@@ -15,12 +16,12 @@ from codebase.system.streams import is_interactive, progress
 @pytest.fixture
 def error(monkeypatch):
     """Replaces standard error by a stream that is a terminal or not."""
-    monkeypatch.setattr(os, "isatty", lambda descriptor: descriptor == 99)
 
     def error(is_terminal):
         stream = io.StringIO()
         if is_terminal:
             stream.fileno = lambda: 99
+        monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((80, 24)))
         monkeypatch.setattr(sys, "stderr", stream)
         return stream
 
@@ -34,6 +35,13 @@ def test_a_stream_without_a_descriptor_is_no_terminal(error):
     assert not is_interactive()
     error(True)
     assert is_interactive()
+
+
+def test_a_terminal_without_rows_gets_lines():
+    """A new pseudo-terminal reports 0 rows, and tqdm shows no bar there."""
+    reader, writer = os.openpty()
+    with os.fdopen(reader), os.fdopen(writer, "w") as terminal, redirect_stderr(terminal):
+        assert not is_interactive()
 
 
 def test_a_file_gets_one_line_per_update(error):
