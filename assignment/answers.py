@@ -1,4 +1,8 @@
-"""What a function returned, described by numbers that can be compared with expected ones."""
+"""Answers: what a function returned, as numbers that can be compared with expected ones.
+
+An answer has parts that do not depend on each other: a mistake in one leaves the others right. The
+key of a quantity says what it is; a quantity without numbers is a fact, such as a wrong shape.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -6,7 +10,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from assignment import TASKS
+
 SIGMAS = 7  # Two samples of the same distribution differ by more once in a million times.
+SHOWN = "shown"  # the part whose numbers are only shown
+GRADIENT = "gradient of "  # begins the name of a part that has the gradients of another one
 
 
 class Quantity(NamedTuple):
@@ -15,27 +23,16 @@ class Quantity(NamedTuple):
     values: Sequence[float] = ()
     errors: Sequence[float] = ()
 
-    def distance(self, expected: "Quantity") -> float:
-        """The largest difference from the expected numbers, as a share of the tolerated one."""
-        if len(self.values) != len(expected.values):
-            return math.inf
-        shares = [0.0]
-        for found, value, error in zip(self.values, *expected, strict=True):
-            if found != value and not (math.isnan(found) and math.isnan(value)):
-                share = abs(found - value) / tolerance(value, error)
-                shares.append(math.inf if math.isnan(share) else share)
-        return max(shares)
+    def is_near(self, expected: "Quantity") -> bool:
+        """Whether these numbers are the expected ones, up to rounding and chance."""
+        return len(self.values) == len(expected.values) and all(
+            found == value
+            or (math.isnan(found) and math.isnan(value))
+            or abs(found - value) <= 1e-4 * (1 + abs(value)) + SIGMAS * error
+            for found, value, error in zip(self.values, *expected, strict=True)
+        )
 
 
-def tolerance(value: float, error: float) -> float:
-    """How far a number may be from an expected one."""
-    return 1e-4 * (1 + abs(value)) + SIGMAS * error
-
-
-SHOWN = "shown"  # the part whose numbers are only shown
-
-# The parts of an answer do not depend on each other: a mistake in one leaves the others right. The
-# key of a quantity says what it is.
 Part = dict[str, Quantity]
 Answers = dict[str, Part]
 
@@ -46,6 +43,15 @@ class Mistake(NamedTuple):
     sentence: str
     function: str
     parts: Answers
+
+    def is_possible(self, called: set[str]) -> bool:
+        """Whether it can be in a solution that calls these functions."""
+        mentioned = {task.name for task in TASKS if task.name in self.sentence.split("see ")[0]}
+        return self.function in called and mentioned - {"train"} <= called
+
+    def agrees_with(self, found: Answers) -> bool:
+        """Whether all parts that it changes came out as it predicts."""
+        return not any(differing(found.get(name, {}), part) for name, part in self.parts.items())
 
 
 def exact(values: Tensor | float) -> Quantity:
@@ -62,55 +68,38 @@ def average(samples: Tensor) -> Quantity:
     return Quantity(samples.double().mean(0).flatten().tolist(), errors.flatten().tolist())
 
 
-def different(found: Part, expected: Part) -> list[str]:
-    """Keys of quantities that do not agree, or that only one of the two has.
-
-    A gradient counts only if it is expected: those of wrong values are as wrong.
-    """
-    keys = dict.fromkeys([*expected, *(key for key in found if "gradient" not in key)])
+def differing(found: Part, expected: Part) -> list[str]:
+    """Keys of quantities that do not agree, or that only one of the two has."""
     both = found.keys() & expected.keys()
-    return [key for key in keys if key not in both or found[key].distance(expected[key]) > 1]
+    keys = dict.fromkeys([*expected, *found])
+    return [key for key in keys if key not in both or not found[key].is_near(expected[key])]
 
 
-def wrong_parts(found: Answers, expected: Answers) -> set[str]:
-    """Names of the parts that differ."""
-    names = (found.keys() | expected.keys()) - {SHOWN}
-    return {name for name in names if different(found.get(name, {}), expected.get(name, {}))}
-
-
-def distance(found: Answers, mistake: Mistake) -> float:
-    """How far an answer is from what a mistake predicts for the parts that it changes."""
-    changed = {name: found.get(name, {}) for name in mistake.parts}
-    if wrong_parts(changed, mistake.parts):
-        return math.inf
-    both = [(changed[name], part) for name, part in mistake.parts.items()]
-    return max([0.0, *(ours[key].distance(x) for ours, part in both for key, x in part.items())])
+def wrong_parts(found: Answers, right: Answers) -> dict[str, list[str]]:
+    """The parts that differ, with the keys that do. Gradients of wrong values do not count."""
+    names = dict.fromkeys([*right, *found])
+    keys = {name: differing(found.get(name, {}), right.get(name, {})) for name in names}
+    wrong = {name: keys[name] for name in names if keys[name] and name != SHOWN}
+    return {
+        name: keys
+        for name, keys in wrong.items()
+        if not name.startswith(GRADIENT)
+        or (name in found and name.removeprefix(GRADIENT) not in wrong)
+    }
 
 
 def explain(
     found: Answers, right: Answers, mistakes: Iterable[Mistake]
 ) -> tuple[list[Mistake], set[str]]:
-    """The fewest and nearest known mistakes that explain the wrong parts, and the parts left over.
+    """The known mistakes that explain the wrong parts, and the parts left over.
 
     A mistake counts only if all parts that it changes came out as it predicts.
     """
-    unexplained = wrong_parts(found, right)
-    matching, told = list[tuple[float, Mistake]](), list[Mistake]()
+    told, unexplained = list[Mistake](), {*wrong_parts(found, right)}
     for mistake in mistakes:
-        if any(
-            x.function != mistake.function and unexplained <= x.parts.keys() for _, x in matching
-        ):
-            break  # A function's own mistakes come before those of functions that it calls.
-        if mistake.parts and (far := distance(found, mistake)) <= 1:
-            matching.append((far, mistake))
-            if far < 0.01 and unexplained <= mistake.parts.keys():
-                break  # No other one can be nearer.
-    while matching:
-        _, best = min(
-            matching, key=lambda each: (-len(each[1].parts.keys() & unexplained), each[0])
-        )
-        if not best.parts.keys() & unexplained:
+        if mistake.parts and mistake.agrees_with(found) and mistake.parts.keys() <= unexplained:
+            told.append(mistake)
+            unexplained -= mistake.parts.keys()
+        if not unexplained:
             break
-        told.append(best)
-        unexplained -= best.parts.keys()
     return told, unexplained

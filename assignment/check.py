@@ -1,28 +1,17 @@
 """Check a student's solution, and say what is wrong with it."""
 
-import json
 import signal
 import sys
 import textwrap
 from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
 
 from assignment import FURTHER, ROOT, TASKS, TASKS_OPTION, VISUALIZE, Task
-from assignment.answers import SHOWN, Quantity
 from assignment.describe import describe
-from assignment.judging import (
-    HAS_SOLUTION,
-    SECONDS,
-    Report,
-    Result,
-    grade,
-    inputs_of,
-    known,
-    shown,
-)  # fmt: skip
-from assignment.probe import ARGUMENTS
+from assignment.judging import HAS_SOLUTION, SECONDS, grade, inputs_of, known
 from assignment.process import ask, project, stop
+from assignment.report import Result, comparison, results_json, text_of, total
+from assignment.sources import suspicious
 from assignment.submission import Submission, find
 from codebase.arguments import Parser
 from codebase.system.errors import UserError
@@ -38,60 +27,7 @@ def show(submission: Submission, task: Task) -> str:
     if reply.failure:
         return reply.failure
     found, (right, _) = describe(task.name, inputs, reply.record), known(task.name, {task.name})
-    lines = []
-    if task.name in ARGUMENTS:
-        names = ARGUMENTS[task.name]
-        columns: list[Sequence[float]] = [inputs[name].flatten().tolist() for name in names]
-        both = (right, found)
-        columns += [x[SHOWN]["each dimension"].values for x in both if x.get(SHOWN)]
-        heads = ["image", *names, "right", "yours"]
-        lines.append("  ".join(f"{head:>14}" for head in heads))
-        for i, numbers in enumerate(zip(*columns, strict=True)):
-            image = i // inputs[names[0]].shape[1] + 1
-            lines.append("  ".join([f"{image:14}", *(f"{x:14.4f}" for x in numbers)]))
-    for part in (right.keys() | found.keys()) - {SHOWN}:
-        for key in {**right.get(part, {}), **found.get(part, {})}:
-            ours, theirs = (shown(x.get(part, {}).get(key, Quantity())) for x in (right, found))
-            lines.append(f"{key}: {theirs}, should be {ours}")
-    return "\n".join(lines)
-
-
-def wrapped(text: str) -> str:
-    """Any text as a few printable lines of at most 80 characters."""
-    printable = "".join(letter if letter.isprintable() else " " for letter in text)
-    return textwrap.indent(textwrap.fill(textwrap.shorten(printable, 1_000), 78), "  ")
-
-
-def text_of(result: Result) -> str:
-    """The points of a task and the sentences about it."""
-    task = result.task
-    head = f"Task {task.number or '+'}, {task.name}: {result.points} of {task.points} points"
-    return "\n".join([head, *map(wrapped, result.lines)])
-
-
-def text(report: Report) -> str:
-    """A report for the student."""
-    total = [sum(x.points for x in report.results), sum(x.task.points for x in report.results)]
-    parts = ["\n".join(map(textwrap.fill, report.for_student))] * bool(report.for_student)
-    parts += [*map(text_of, report.results), "Total: {} of {} points".format(*total)]
-    return "\n\n".join(parts) + "\n"
-
-
-def results_json(report: Report, tasks: Sequence[Task]) -> bytes:
-    """Gradescope's results.json: tasks without a result have 0 points."""
-    done = {result.task: result for result in report.results}
-    tests = []
-    for task in tasks:
-        result = done.get(task, Result(task, 0, ["not checked"]))
-        test = {"name": f"Task {task.number or '+'}, {task.name}", "max_score": task.points}
-        test |= {"score": result.points, "output": "\n".join(map(wrapped, result.lines))}
-        tests.append(test | {"status": "passed" if result.points == task.points else "failed"})
-    results: dict[str, object] = {
-        "output": "\n".join(report.for_student) or "Checked.",
-        "tests": tests,
-    }
-    results["extra_data"] = {"for the teacher": report.for_teacher}
-    return json.dumps(results, indent=1).encode()
+    return comparison(task, inputs, found, right)
 
 
 def arguments(argv: list[str] | None) -> Namespace:
@@ -143,33 +79,29 @@ def main(argv: list[str] | None = None) -> int:
         submission.notes.append("visualize.py was not sent, so task 4 is not checked.")
     tasks = [task for task in TASKS if task.name in asked]
     results = list[Result]()
-
-    def save(report: Report) -> None:
-        """Write Gradescope's file, complete at any time."""
-        if args.results:
-            write_atomically(args.results, results_json(report, tasks))
-
-    def on_result(result: Result) -> None:
-        """Print a result and save it."""
-        print(text_of(result) + "\n")
-        results.append(result)
-        save(Report(results, submission.notes, []))
-
     try:  # An error comes before the work that it would lose.
-        save(Report([], submission.notes, []))
+        save(args.results, tasks, results, submission)
     except OSError as error:
         print(f"assignment.check: argument --results: {error.strerror}", file=sys.stderr)
         return 2
     print("\n".join(map(textwrap.fill, submission.notes)) + "\n")
     run = submission.runs.get(args.run) if args.run else submission.run
-    report = grade(submission, tasks, run, on_result, args.seconds)
-    print("\n".join(map(textwrap.fill, report.for_student[len(submission.notes) :])))
-    if HAS_SOLUTION and report.for_teacher:
-        print("For the teacher:", *report.for_teacher, sep="\n")
-    print(text(report).splitlines()[-1])
-    save(report)
+    for result in grade(submission, tasks, run, args.seconds):
+        print(text_of(result) + "\n")
+        results.append(result)
+        save(args.results, tasks, results, submission)
+    print(total(results))
+    if HAS_SOLUTION:
+        print("\n".join(["", *suspicious(submission.files | submission.helpers)]))
     # For Gradescope, any other status means that the check itself failed.
     return 0 if args.results or all(x.points == x.task.points for x in results) else 1
+
+
+def save(path: Path | None, tasks: list[Task], results: list[Result], sent: Submission) -> None:
+    """Write Gradescope's file, which is complete at any time."""
+    if path:
+        for_teacher = suspicious(sent.files | sent.helpers)
+        write_atomically(path, results_json(tasks, results, sent.notes, for_teacher))
 
 
 if __name__ == "__main__":

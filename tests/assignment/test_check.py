@@ -154,7 +154,7 @@ def test_results_are_complete_from_the_start(checked, tmp_path, monkeypatch):
 
     monkeypatch.setattr(check, "write_atomically", recorded)
     checked([WRONG["REC - KL"][:3]], options=["--results", str(file)])
-    assert scores == [[0, 0, 0], [3, 0, 0], [3, 5, 0], [3, 5, 0], [3, 5, 0]]
+    assert scores == [[0, 0, 0], [3, 0, 0], [3, 5, 0], [3, 5, 0]]
     assert [test["max_score"] for test in json.loads(file.read_text())["tests"]] == [3, 6, 3]
 
 
