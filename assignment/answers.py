@@ -23,14 +23,16 @@ class Quantity(NamedTuple):
     values: Sequence[float] = ()
     errors: Sequence[float] = ()
 
-    def is_near(self, expected: "Quantity") -> bool:
-        """Whether these numbers are the expected ones, up to rounding and chance."""
-        return len(self.values) == len(expected.values) and all(
-            found == value
-            or (math.isnan(found) and math.isnan(value))
-            or abs(found - value) <= 1e-4 * (1 + abs(value)) + SIGMAS * error
-            for found, value, error in zip(self.values, *expected, strict=True)
-        )
+    def distance(self, expected: "Quantity") -> float:
+        """The largest difference from the expected numbers, as a share of the tolerated one."""
+        if len(self.values) != len(expected.values):
+            return math.inf
+        shares = [0.0]
+        for found, value, error in zip(self.values, *expected, strict=True):
+            if found != value and not (math.isnan(found) and math.isnan(value)):
+                share = abs(found - value) / (1e-4 * (1 + abs(value)) + SIGMAS * error)
+                shares.append(math.inf if math.isnan(share) else share)
+        return max(shares)
 
 
 Part = dict[str, Quantity]
@@ -49,9 +51,12 @@ class Mistake(NamedTuple):
         mentioned = {task.name for task in TASKS if task.name in self.sentence.split("see ")[0]}
         return self.function in called and mentioned - {"train"} <= called
 
-    def agrees_with(self, found: Answers) -> bool:
-        """Whether all parts that it changes came out as it predicts."""
-        return not any(differing(found.get(name, {}), part) for name, part in self.parts.items())
+    def distance(self, found: Answers) -> float:
+        """How far an answer is from the parts that it predicts, infinite if any does not agree."""
+        if not self.parts or any(differing(found.get(x, {}), self.parts[x]) for x in self.parts):
+            return math.inf
+        both = [(found[name], part) for name, part in self.parts.items()]
+        return max(sent[key].distance(x) for sent, part in both for key, x in part.items())
 
 
 def exact(values: Tensor | float) -> Quantity:
@@ -72,7 +77,7 @@ def differing(found: Part, expected: Part) -> list[str]:
     """Keys of quantities that do not agree, or that only one of the two has."""
     both = found.keys() & expected.keys()
     keys = dict.fromkeys([*expected, *found])
-    return [key for key in keys if key not in both or not found[key].is_near(expected[key])]
+    return [key for key in keys if key not in both or found[key].distance(expected[key]) > 1]
 
 
 def wrong_parts(found: Answers, right: Answers) -> dict[str, list[str]]:
@@ -96,10 +101,17 @@ def explain(
     A mistake counts only if all parts that it changes came out as it predicts.
     """
     told, unexplained = list[Mistake](), {*wrong_parts(found, right)}
+    random = list[tuple[float, Mistake]]()  # those that agree up to chance
     for mistake in mistakes:
-        if mistake.parts and mistake.agrees_with(found) and mistake.parts.keys() <= unexplained:
+        if (distance := mistake.distance(found)) < 0.01 and mistake.parts.keys() <= unexplained:
             told.append(mistake)
             unexplained -= mistake.parts.keys()
+        elif distance <= 1:
+            random.append((distance, mistake))
         if not unexplained:
             break
+    for _, mistake in sorted(random, key=lambda each: (-len(each[1].parts), each[0])):
+        if mistake.parts.keys() <= unexplained:
+            told.append(mistake)
+            unexplained -= mistake.parts.keys()
     return told, unexplained

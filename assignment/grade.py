@@ -51,9 +51,6 @@ def grade_one(entry: Entry, tasks: list[Task], version: str, earlier: Record | N
     except (UserError, OSError) as error:
         message = str(explain(error))
         return Record({task.name: 0 for task in tasks}, f"{message}\n", "", [message])
-    except Exception as error:  # It costs no other hand-in.
-        note = f"The check of this hand-in failed ({error!r}): grade it by hand."
-        return Record({}, "Your hand-in will be graded by hand.\n", "", [note])
     code = dict[str, str]()
     for sent in submission.files.values():
         code |= functions_in(sent, {task.name for task in TASKS})
@@ -104,7 +101,12 @@ def grade_class(folder: Path, out: Path, tasks: list[Task], jobs: int) -> int:
     }
     with make_bar(total=len(found), desc="hand-ins") as bar:
         for done in as_completed(waiting):
-            student, record = waiting[done], done.result()
+            student = waiting[done]
+            try:
+                record = done.result()
+            except Exception as error:  # It costs no other hand-in.
+                note = f"The check of this hand-in failed ({error!r}): grade it by hand."
+                record = Record({}, "Your hand-in will be graded by hand.\n", "", [note])
             new += record != earlier.get(student)
             records[student] = record
             text = out / FEEDBACK / (re.sub(r"[^\w .,'()-]", "_", student) + ".txt")

@@ -45,8 +45,8 @@ def ask(task: str, seed: int) -> Inputs:
         residual = inputs["x"] - logits.sigmoid()
         inputs["slopes"] = (torch.linalg.pinv(residual) @ (2 * inputs["m"])).T
     # Logits of all sizes. Those of the later two images break functions that round or overflow.
-    bits = torch.tensor([[1.0, 0, 1], [1, 1, 0], [0, 1, 1]])
-    sizes = torch.tensor([[1.0, 1, 1], [-160, 175, 1], [30, -30, 1]])
+    bits = torch.tensor([[1.0, 0, 1], [1, 1, 1], [1, 0, 1]])
+    sizes = torch.tensor([[1.0, 1, 1], [-160, 1, -30], [175, 30, 1]])
     inputs |= {"bits": bits, "logits of bits": near(torch.where(sizes == 1, signs(3, 3), sizes))}
     if task in ("sample_x", "visualize_samples"):
         inputs |= {"m": signs(3, 10), "v": torch.full((3, 10), 0.3)}  # z has ten dimensions

@@ -47,8 +47,7 @@ def probe(task: str, get: Callable[..., Any], x: Inputs, calls: int = CALLS) -> 
         return collect("result", [get(task)(IMAGES), get(task)(IMAGES)]) | latents(dec)
     if task == "visualize_samples":
         return probe_pictures(get(task), dec, x)
-    own = own_parts(get, enc, dec) if task == "negative_elbo_bound" else {}
-    return own | probe_bound(task, get, enc, dec, calls)
+    return probe_bound(task, get(task), enc, dec, calls)
 
 
 def probe_sample_gaussian(function: Callable[[Tensor, Tensor], Any], enc: Encoder) -> Record:
@@ -93,7 +92,7 @@ def probe_function(function: Callable[..., Any], task: str, x: Inputs) -> Record
 
 
 def probe_bound(
-    task: str, get: Callable[[str], Any], enc: Encoder, dec: Decoder, calls: int
+    task: str, function: Callable[..., Any], enc: Encoder, dec: Decoder, calls: int
 ) -> Record:
     """Several calls of a bound: its three results, the latents behind it, and the gradients."""
     images = enc.images.repeat(COPIES[task], 1)
@@ -101,7 +100,7 @@ def probe_bound(
     for call in range(calls):
         dec.calls.clear()
         iw = SAMPLES[call % len(SAMPLES)] if "iwae" in task else 1
-        result = get(task)(images, iw) if "iwae" in task else get(task)(images)
+        result = function(images, iw) if "iwae" in task else function(images)
         if isinstance(result, Tensor) and result.shape == (3,):
             result = result.unbind()  # unpacks just like a tuple
         if not (isinstance(result, tuple | list) and len(result) == 3):
@@ -131,18 +130,20 @@ def probe_bound(
     return record
 
 
-def own_parts(get: Callable[[str], Any], enc: Encoder, dec: Decoder) -> Record:
+def own_parts(get: Callable[..., Any], x: Inputs) -> Record:
     """What the functions of utils.py return for the ELBO's inputs: mistakes there cost once."""
     record: Record = {}
+    enc, dec = Encoder(x), Decoder(x, varies=False)
     with suppress(Exception), torch.no_grad():
         images = enc.images.repeat(COPIES["negative_elbo_bound"], 1)
         logits = dec.logits.expand_as(images)
-        record["own REC"] = -get("log_bernoulli_with_logits")(images, logits)
-        sample = get("sample_gaussian")
+        record["own REC"] = -get(enc, dec, "log_bernoulli_with_logits")(images, logits)
+        sample = get(enc, dec, "sample_gaussian")
         record["own z"] = torch.cat([sample(*enc.encode(images)) for _ in range(CALLS)])
         m, v = enc.encode(images)
         sample(m, v)  # It may change v, and the KL with it.
-        record["own KL"] = get("kl_normal")(m, v, torch.zeros_like(m), torch.ones_like(v))
+        prior = torch.zeros_like(m), torch.ones_like(v)
+        record["own KL"] = get(enc, dec, "kl_normal")(m, v, *prior)
     return record
 
 

@@ -28,7 +28,7 @@ def compared(
     names = [name for name in RESULTS.get(task.name, ()) if name in found.get(SHOWN, {})]
     for name in sorted(names, key=lambda name: name not in wrong):
         value, ours = found[SHOWN][name], right[SHOWN][name]
-        text = "right" if value.is_near(ours) else f"should be {shown(ours)}"
+        text = "right" if value.distance(ours) <= 1 else f"should be {shown(ours)}"
         if name in wrong:
             text += "   <- look here"
         elif text != "right" and name == names[0]:
