@@ -46,10 +46,10 @@ class Mistake(NamedTuple):
     function: str
     parts: Answers
 
-    def is_possible(self, called: set[str]) -> bool:
-        """Whether it can be in a solution that calls these functions."""
+    def is_possible(self, called: set[str], passed: set[str]) -> bool:
+        """Whether a solution can have it that calls some functions, of which some are right."""
         mentioned = {task.name for task in TASKS if task.name in self.sentence.split("see ")[0]}
-        return self.function in called and mentioned - {"train"} <= called
+        return self.function in called - passed and mentioned - {"train"} <= called
 
     def distance(self, found: Answers) -> float:
         """How far an answer is from the parts that it predicts, infinite if any does not agree."""
@@ -93,25 +93,15 @@ def wrong_parts(found: Answers, right: Answers) -> dict[str, list[str]]:
     }
 
 
-def explain(
-    found: Answers, right: Answers, mistakes: Iterable[Mistake]
-) -> tuple[list[Mistake], set[str]]:
-    """The known mistakes that explain the wrong parts, and the parts left over.
+def explain(found: Answers, right: Answers, mistakes: Iterable[Mistake]) -> list[Mistake]:
+    """The fewest and nearest known mistakes that explain the wrong parts, or some of them.
 
     A mistake counts only if all parts that it changes came out as it predicts.
     """
     told, unexplained = list[Mistake](), {*wrong_parts(found, right)}
-    random = list[tuple[float, Mistake]]()  # those that agree up to chance
-    for mistake in mistakes:
-        if (distance := mistake.distance(found)) < 0.01 and mistake.parts.keys() <= unexplained:
-            told.append(mistake)
-            unexplained -= mistake.parts.keys()
-        elif distance <= 1:
-            random.append((distance, mistake))
-        if not unexplained:
-            break
-    for _, mistake in sorted(random, key=lambda each: (-len(each[1].parts), each[0])):
+    agreeing = [(distance, x) for x in mistakes if (distance := x.distance(found)) <= 1]
+    for _, mistake in sorted(agreeing, key=lambda each: (-len(each[1].parts), each[0])):
         if mistake.parts.keys() <= unexplained:
             told.append(mistake)
             unexplained -= mistake.parts.keys()
-    return told, unexplained
+    return told

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from assignment import FURTHER, ROOT, TASKS, TASKS_OPTION, VISUALIZE, Task
 from assignment.describe import describe
-from assignment.judging import HAS_SOLUTION, SECONDS, grade, inputs_of, known
+from assignment.judging import SECONDS, grade
+from assignment.known import HAS_SOLUTION, SEED, inputs_of, right_answers
 from assignment.process import ask, project, stop
 from assignment.report import Result, comparison, results_json, text_of, total
 from assignment.sources import suspicious
@@ -21,13 +22,13 @@ from codebase.system.streams import configure_output, flush_output
 
 def show(submission: Submission, task: Task) -> str:
     """The inputs of a function, and its numbers of each dimension beside the right ones."""
-    inputs = inputs_of(task.name)
+    inputs = inputs_of(task.name, SEED)
     with project(submission) as folder:
-        reply = ask(folder, task.name, task.file, inputs, SECONDS / 3)
-    if reply.failure:
-        return reply.failure
-    found, (right, _) = describe(task.name, inputs, reply.record), known(task.name, {task.name})
-    return comparison(task, inputs, found, right)
+        record = ask(folder, task.name, task.file, inputs, SECONDS / 3)
+    if "failure" in record:
+        return str(record["failure"])
+    found = describe(task.name, inputs, record)
+    return comparison(task, inputs, found, right_answers(task.name, SEED))
 
 
 def arguments(argv: list[str] | None) -> Namespace:

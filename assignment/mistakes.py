@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from assignment import ROOT, TASKS
+from assignment import ROOT
 from assignment.answers import Answers, Mistake, Quantity, wrong_parts
 from assignment.describe import describe
 from assignment.inputs import ask
@@ -107,22 +107,16 @@ def answers(task: str, seed: int, function: str = "", line: str = "") -> Answers
     return describe(task, inputs, probe(task, solution(task, function, line), inputs, calls))
 
 
-def mistakes(task: str, seed: int, called: set[str]) -> Iterator[Mistake]:
-    """The mistakes in the task's function, and in those that it calls.
-
-    Args:
-        called: the functions that a student's solution calls.
-    """
+def mistakes(task: str, seed: int) -> Iterator[Mistake]:
+    """The mistakes in the task's function and in those that it calls, if they change its answer."""
     code = f"{task}({source(task)}" if task != "train" else "train("
     functions = [name for name in table() if f"{name}(" in code]
     for function in sorted(functions, key=lambda name: name != task):
         for line, sentence in table()[function]:
-            mistake = Mistake(sentence, function, {})
             with suppress(Exception):  # The changed function may fail.
-                if mistake.is_possible(called):
-                    found, right = answers(task, seed, function, line), answers(task, seed)
-                    wrong = wrong_parts(found, right)
-                    yield mistake._replace(parts={name: found.get(name, {}) for name in wrong})
+                found = answers(task, seed, function, line)
+                if wrong := wrong_parts(found, answers(task, seed)):
+                    yield Mistake(sentence, function, {x: found.get(x, {}) for x in wrong})
 
 
 def main() -> None:
@@ -134,13 +128,8 @@ def main() -> None:
 
         bits = load("mnist", Path(sys.argv[1])).subset_bits.bool().numpy()
         numbers["images"] = base64.b64encode(np.packbits(bits).tobytes()).decode()
-    every = {task.name for task in TASKS}
     for task in table():
-        wrong = [
-            [each.sentence, each.function, rounded(each.parts)]
-            for each in mistakes(task, 0, every)
-            if each.parts
-        ]
+        wrong = [[each.sentence, each.function, rounded(each.parts)] for each in mistakes(task, 0)]
         numbers[task] = {"right": rounded(answers(task, 0)), "wrong": wrong}
     text = json.dumps({key: numbers[key] for key in ["images", *table()]}, separators=(",", ":"))
     NUMBERS.write_text(text.replace("]],[", "]],\n[") + "\n")

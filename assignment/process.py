@@ -12,13 +12,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 from assignment import ROOT, UTILS, VAE, VISUALIZE
-from assignment.probe import Inputs, Record
+from assignment.inputs import Inputs
+from assignment.probe import Record
 from assignment.student import AT_IMPORT
 from assignment.submission import Submission
 
@@ -26,14 +27,6 @@ KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPD
 LARGEST = 64 << 20  # bytes of an answer
 _helpers: list[Popen] = []
 _idle: list[Popen] = []  # those that wait for a request
-
-
-class Reply(NamedTuple):
-    """The record of a student's function, or a sentence instead."""
-
-    record: Record
-    failure: str
-    at_import: bool = False  # Other tasks of the same file would fail likewise.
 
 
 @contextmanager
@@ -52,35 +45,36 @@ def project(submission: Submission) -> Iterator[Path]:
         yield folder
 
 
-def ask(folder: Path, task: str, file: str, inputs: Inputs, seconds: float) -> Reply:
-    """Ask for the answer of a student's function in a folder of `project`."""
+def ask(folder: Path, task: str, file: str, inputs: Inputs, seconds: float) -> Record:
+    """The answer of a student's function in a folder of `project`.
+
+    Returns:
+        a record, in which "failure" is a sentence about a function that has no answer.
+    """
     work = folder / "work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / "inputs.npz", **{key: x.numpy() for key, x in inputs.items()})  # type: ignore[arg-type]
+    arrays = {key: x.numpy() for key, x in inputs.items()}
+    np.savez(folder / "inputs.npz", **arrays)  # type: ignore[arg-type]
     status = _exchange([str(folder), task, file, seconds])
     with suppress(Exception):  # The file may be missing, or have anything in it.
-        record = _unpack(_read(work / "answer.npz"))
-        return Reply(record, str(record.get("failure", "")), record.get("stage") == "import")
-    sentence, at_import = f"it did not end within {seconds:.0f} seconds", False
+        return _unpack(_read(work / "answer.npz"))
     if hanging := _read(work / "hanging").decode(errors="replace"):
-        where, at_import = _where(hanging, folder)
-        sentence += where
-    elif status is not None:
-        cause = f"by signal {-status}" if status < 0 else f"with status {status}"
-        sentence = f"its process ended {cause}"
-    return Reply({}, sentence, at_import)
+        return {"failure": f"it did not end within {seconds:.0f} seconds{_where(hanging, folder)}"}
+    if status is None:
+        return {"failure": f"it did not end within {seconds:.0f} seconds"}
+    cause = f"by signal {-status}" if status < 0 else f"with status {status}"
+    return {"failure": f"its process ended {cause}"}
 
 
-def _where(hanging: str, folder: Path) -> tuple[str, bool]:
-    """Where a process hangs, and whether at import, by its traceback, innermost line first."""
+def _where(hanging: str, folder: Path) -> str:
+    """Where a process hangs, by its traceback, innermost line first."""
     lines = re.findall(r'File "(.*)", line (\d+) in (.*)', hanging)
     theirs = [each for each in lines if each[0].startswith(str(folder / "codebase"))]
     if not theirs:
-        return "", False
-    at_import = theirs[-1][2] == "<module>"
-    place = f": it was in line {theirs[0][1]} of {Path(theirs[0][0]).name}"
-    return place + (AT_IMPORT if at_import else ""), at_import
+        return ""
+    advice = AT_IMPORT if theirs[-1][2] == "<module>" else ""
+    return f": it was in line {theirs[0][1]} of {Path(theirs[0][0]).name}{advice}"
 
 
 def _read(path: Path) -> bytes:

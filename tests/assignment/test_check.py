@@ -8,13 +8,12 @@ import pytest
 import torch
 from wrong_solutions import RIGHT, UNKNOWN, WRONG
 
-from assignment import ROOT, TASKS, VISUALIZE, check, judging
+from assignment import ROOT, TASKS, VISUALIZE, check, judging, known
 from codebase.models.vae import VAE
 
 STUDENTS = ROOT / "tests" / "solutions"
 FILES = {task.name: task.file for task in TASKS}
 FURTHER = [task.name for task in TASKS if not task.number]
-NUMBERS = judging.NUMBERS
 
 
 @pytest.fixture
@@ -78,8 +77,9 @@ def test_an_unknown_mistake_is_told_by_its_numbers(checked, mistake):
 
 
 def test_a_hand_out_names_mistakes_without_our_solution(checked, monkeypatch):
-    monkeypatch.setattr(judging, "HAS_SOLUTION", False)
-    monkeypatch.setattr(judging, "SEED", 0)
+    for module in (judging, known):
+        monkeypatch.setattr(module, "HAS_SOLUTION", False)
+        monkeypatch.setattr(module, "SEED", 0)
     both = [("negative_elbo_bound", "rec + kl", "rec"), ("kl_normal", " - dim)", ")")]
     _, texts = checked(both, options=["--tasks", "kl_normal"])
     assert "the KL is missing in NELBO" in texts["negative_elbo_bound"]
