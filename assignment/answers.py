@@ -93,8 +93,10 @@ def wrong_parts(found: Answers, right: Answers) -> dict[str, list[str]]:
     }
 
 
-def explain(found: Answers, right: Answers, mistakes: Iterable[Mistake]) -> list[Mistake]:
-    """The fewest and nearest known mistakes that explain the wrong parts, or some of them.
+def explain(
+    found: Answers, right: Answers, mistakes: Iterable[Mistake]
+) -> tuple[list[Mistake], set[str]]:
+    """The fewest and nearest known mistakes that explain the wrong parts, and the parts left over.
 
     A mistake counts only if all parts that it changes came out as it predicts.
     """
@@ -104,4 +106,4 @@ def explain(found: Answers, right: Answers, mistakes: Iterable[Mistake]) -> list
         if mistake.parts.keys() <= unexplained:
             told.append(mistake)
             unexplained -= mistake.parts.keys()
-    return told
+    return told, unexplained

@@ -79,9 +79,17 @@ def main(argv: list[str] | None = None) -> int:
         asked -= {"visualize_samples"}  # Some courses ask for two files only.
         submission.notes.append("visualize.py was not sent, so task 4 is not checked.")
     tasks = [task for task in TASKS if task.name in asked]
-    results = list[Result]()
+    results = {task: Result(task, 0, ["not checked"]) for task in tasks}
+    for_teacher = suspicious(submission.files | submission.helpers)
+
+    def save() -> None:
+        """Write Gradescope's file, which is complete at any time."""
+        if args.results:
+            content = results_json(results.values(), submission.notes, for_teacher)
+            write_atomically(args.results, content)
+
     try:  # An error comes before the work that it would lose.
-        save(args.results, tasks, results, submission)
+        save()
     except OSError as error:
         print(f"assignment.check: argument --results: {error.strerror}", file=sys.stderr)
         return 2
@@ -89,20 +97,12 @@ def main(argv: list[str] | None = None) -> int:
     run = submission.runs.get(args.run) if args.run else submission.run
     for result in grade(submission, tasks, run, args.seconds):
         print(text_of(result) + "\n")
-        results.append(result)
-        save(args.results, tasks, results, submission)
-    print(total(results))
-    if HAS_SOLUTION:
-        print("\n".join(["", *suspicious(submission.files | submission.helpers)]))
+        results[result.task] = result
+        save()
+    print("\n".join([*for_teacher] * HAS_SOLUTION + [total(results.values())]))
     # For Gradescope, any other status means that the check itself failed.
-    return 0 if args.results or all(x.points == x.task.points for x in results) else 1
-
-
-def save(path: Path | None, tasks: list[Task], results: list[Result], sent: Submission) -> None:
-    """Write Gradescope's file, which is complete at any time."""
-    if path:
-        for_teacher = suspicious(sent.files | sent.helpers)
-        write_atomically(path, results_json(tasks, results, sent.notes, for_teacher))
+    is_solved = all(result.points == task.points for task, result in results.items())
+    return 0 if args.results or is_solved else 1
 
 
 if __name__ == "__main__":

@@ -38,13 +38,13 @@ class Record(NamedTuple):
 
 def grade_one(entry: Entry, tasks: list[Task], version: str, earlier: Record | None) -> Record:
     """Grade a hand-in, or return its earlier record if nothing has changed since."""
-    from assignment import judging, report  # This import is slow.
-
     try:
         submission = find_in(entry.parts, runs=any(not task.file for task in tasks))
         key = sum_of(repr([submission, tasks, version]))
         if earlier and earlier.key == key:
             return earlier
+        from assignment import judging, report  # This import is slow.
+
         results = sorted(
             judging.grade(submission, tasks, submission.run), key=lambda x: tasks.index(x.task)
         )

@@ -111,15 +111,15 @@ def judge(
         return Result(task, 0, ["its process sent an answer of a wrong form"])
     called |= {"sample_gaussian", "sample_x"} if task.file == VISUALIZE else set()
     same = record if SEED == 0 or not task.file else again(0)
-    told = explanation(task.name, same, called, passed)
-    unexplained = wrong.keys() - {part for mistake in told for part in mistake.parts}
+    told, unexplained = explanation(task.name, same, called, passed)
+    unexplained = unexplained if told else {*wrong}
     sources = failed & called
     excused = {part for part in wrong if follows(part, found, own, told, sources)}
     lines = [x.sentence for x in told if x.parts.keys() - excused]
     for part in sorted(excused):
         makers = {USES.get(part.removeprefix(GRADIENT), "")} & sources or sources
         lines.append(f"{part} follows from {' and '.join(sorted(makers))}, and costs nothing here")
-    if rest := sorted(unexplained - excused):
+    if rest := sorted(unexplained & wrong.keys() - excused):
         lines.append(f"no known mistake explains the {' and the '.join(rest)}")
     wrong = {part: keys for part, keys in wrong.items() if part not in excused}
     lines += compared(task, found, right, wrong)

@@ -32,8 +32,7 @@ from codebase.pictures.drawing import image_grid
 
 TEXT = ROOT / "assignment" / "mistakes.md"
 NUMBERS = TEXT.with_name("numbers.json")
-# How often a wrong bound is called, and the right one.
-CALLS = {"negative_elbo_bound": (3, 9), "negative_iwae_bound": (12, 24)}
+CALLS = 24  # of a bound, more than of a student's, since these numbers are the expected ones
 PICTURE = "def visualize_samples(model): x = model.sample_x(200); return grid(x, 10, 20)"
 # The bounds of correct runs after training, and how far others may be from them.
 BOUNDS = Quantity((100.0, 19.5, 81.5), (2.0, 2.0, 2.5))
@@ -103,8 +102,7 @@ def answers(task: str, seed: int, function: str = "", line: str = "") -> Answers
         both = zip(RESULTS["negative_elbo_bound"], values, errors, strict=True)
         return {"bounds": {name: Quantity([x], [error / 7]) for name, x, error in both}}
     inputs = ask(task, seed)
-    calls = CALLS.get(task, (0, 0))[not line]
-    return describe(task, inputs, probe(task, solution(task, function, line), inputs, calls))
+    return describe(task, inputs, probe(task, solution(task, function, line), inputs, CALLS))
 
 
 def mistakes(task: str, seed: int) -> Iterator[Mistake]:

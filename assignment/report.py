@@ -2,7 +2,7 @@
 
 import json
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -74,33 +74,32 @@ def text_of(result: Result) -> str:
     return "\n".join([head, *map(wrapped, result.lines)])
 
 
-def text(notes: Sequence[str], results: Sequence[Result]) -> str:
+def text(notes: Sequence[str], results: Iterable[Result]) -> str:
     """A report for the student."""
     parts = ["\n".join(map(textwrap.fill, notes)), *map(text_of, results), total(results)]
     return "\n\n".join(parts) + "\n"
 
 
-def total(results: Sequence[Result]) -> str:
+def total(results: Iterable[Result]) -> str:
     """The sum of the points."""
-    return (
-        f"Total: {sum(x.points for x in results)} of {sum(x.task.points for x in results)} points"
-    )
+    pairs = [(result.points, result.task.points) for result in results]
+    return "Total: {} of {} points".format(*map(sum, zip(*pairs, strict=True)))
 
 
 def results_json(
-    tasks: Sequence[Task],
-    results: Sequence[Result],
-    notes: Sequence[str],
-    for_teacher: Sequence[str],
+    results: Iterable[Result], notes: Sequence[str], for_teacher: Sequence[str]
 ) -> bytes:
-    """Gradescope's results.json: tasks without a result have 0 points."""
-    done = {result.task: result for result in results}
-    tests = []
-    for task in tasks:
-        result = done.get(task, Result(task, 0, ["not checked"]))
-        test = {"name": f"Task {task.number or '+'}, {task.name}", "max_score": task.points}
-        test |= {"score": result.points, "output": "\n".join(map(wrapped, result.lines))}
-        tests.append(test | {"status": "passed" if result.points == task.points else "failed"})
+    """Gradescope's results.json."""
+    tests = [
+        {
+            "name": f"Task {result.task.number or '+'}, {result.task.name}",
+            "score": result.points,
+            "max_score": result.task.points,
+            "status": "passed" if result.points == result.task.points else "failed",
+            "output": "\n".join(map(wrapped, result.lines)),
+        }
+        for result in results
+    ]
     content = {"output": "\n".join(notes), "tests": tests, "extra_data": {"teacher": for_teacher}}
     return json.dumps(content, indent=1).encode()
 
