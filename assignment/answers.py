@@ -55,7 +55,7 @@ class Mistake(NamedTuple):
         """How far an answer is from the parts that it predicts, infinite if any does not agree."""
         if not self.parts or any(differing(found.get(x, {}), self.parts[x]) for x in self.parts):
             return math.inf
-        both = [(found[name], part) for name, part in self.parts.items()]
+        both = [(found.get(name, {}), part) for name, part in self.parts.items()]
         return max(sent[key].distance(x) for sent, part in both for key, x in part.items())
 
 

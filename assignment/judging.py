@@ -134,7 +134,7 @@ def follows(
     Args:
         own: parts of the ELBO that the student's functions give for its inputs.
     """
-    if own.get(part) and not own[part].keys() & {*differing(found[part], own[part])}:
+    if own.get(part) and not own[part].keys() & {*differing(found.get(part, {}), own[part])}:
         return bool(sources)
     if part.startswith(GRADIENT):
         return USES.get(part.removeprefix(GRADIENT)) in sources

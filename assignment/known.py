@@ -57,10 +57,10 @@ def explanation(
     task: str, record: Record, called: set[str], passed: set[str]
 ) -> tuple[list[Mistake], set[str]]:
     """The known mistakes behind an answer to the inputs of seed 0, and the parts left over."""
+    found: Answers = {}
     with suppress(Exception):  # There may be no such answer.
         found = describe(task, inputs_of(task, 0), record)
-        rows = numbers()[task]["wrong"]
-        mistakes = (Mistake(sentence, name, unpacked(parts)) for sentence, name, parts in rows)
-        possible = (each for each in mistakes if each.is_possible(called, passed))
-        return explain(found, right_answers(task, 0), possible)
-    return [], set()
+    rows = numbers()[task]["wrong"]
+    mistakes = (Mistake(sentence, name, unpacked(parts)) for sentence, name, parts in rows)
+    possible = (each for each in mistakes if each.is_possible(called, passed))
+    return explain(found, right_answers(task, 0), possible)

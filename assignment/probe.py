@@ -15,8 +15,10 @@ from torch import Tensor
 from assignment.inputs import Decoder, Encoder, Inputs
 
 Record = dict[str, Any]  # tensors, and strings that describe what is not a tensor
-RESULTS = {"negative_elbo_bound": ("NELBO", "KL", "REC")}
-RESULTS["negative_iwae_bound"] = ("NIWAE", "KL", "REC")
+RESULTS = {
+    "negative_elbo_bound": ("NELBO", "KL", "REC"),
+    "negative_iwae_bound": ("NIWAE", "KL", "REC"),
+}
 COPIES = {"sample_gaussian": 5_333, "negative_elbo_bound": 167, "negative_iwae_bound": 67}
 CALLS = 9  # of a bound
 SAMPLES = (2, 5, 11)  # importance samples of the calls in turn
@@ -109,10 +111,8 @@ def probe_bound(
         reached = gradients(result[0], [leaf for _, leaf in dec.calls])
         used = [pair for pair, each in zip(dec.calls, reached, strict=True) if each.any()]
         used = used or [*dec.calls]
-        z += [each.detach().reshape(-1, 2) for each, _ in used]
-        counts.append(
-            len(torch.cat(z[-len(used) :]).unique(dim=0)) / len(images) / iw if used else 0
-        )
+        z.append(torch.cat([torch.zeros(0, 2), *(x.detach().reshape(-1, 2) for x, _ in used)]))
+        counts.append(len(z[-1].unique(dim=0)) / len(images) / iw)
         results.append(result)
     record: Record = {"latents": torch.tensor(counts)}
     for name, values in zip(RESULTS[task], zip(*results, strict=True), strict=True):
