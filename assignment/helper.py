@@ -30,9 +30,10 @@ def confine(folder: Path) -> None:
         for limit, most in limits.items():
             with suppress(ValueError):  # The limit may be lower already.
                 resource.setrlimit(limit, (most, most))
-    with suppress(OSError, AttributeError):
-        readable = [folder, *map(Path, READABLE.split() + sys.path)]
-        allow_only([folder / "work", Path("/dev/null")], readable)
+    if sys.platform == "linux":
+        with suppress(OSError):
+            readable = [folder, *map(Path, READABLE.split() + sys.path)]
+            allow_only([folder / "work", Path("/dev/null")], readable)
 
 
 def allow_only(writable: list[Path], readable: list[Path]) -> None:
