@@ -95,7 +95,7 @@ def sampled_pixels(inputs: Inputs, record: Record) -> Part:
     noise = (x.flatten(0, 1) - p) / (p * (1 - p)).sqrt()
     for what, x in (("mean", noise), ("variance", noise.square())):
         both = [average(x.mean(i)[:, None]) for i in (0, 1)]  # over the images, and over the pixels
-        key = f"{what} of the noise, (x - p) / sqrt(p (1 - p))"
+        key = f"{what} of the noise in x"
         part[key] = max(both, key=lambda each: each.errors[0])
     for i, whose in enumerate(("different images", "an image")):
         # The variance of means of independent noise is 1 / n.

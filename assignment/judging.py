@@ -80,10 +80,10 @@ def answer_of(folder: Path, task: Task, seconds: float, seed: int) -> Record:
 
 def measure(path: Path) -> Record:
     """The bounds of a trained model by our solution."""
-    from codebase.models import vae
+    from codebase.models.vae import VAE as Model
 
     try:
-        return measure_run(vae, path, inputs_of("train", 0)["images"])
+        return measure_run(Model, path, inputs_of("train", 0)["images"])
     except UserError as error:
         return {"failure": str(error).replace(f"{path.parent}{os.sep}", "")}
 

@@ -22,7 +22,7 @@ from codebase.models.vae import VAE
 PARTS: dict[str, set[str]] = {
     "run_vae": {"arguments", "report", "train", "datasets"},
     "report": {"visualize"},
-    "assignment": {"arguments", "compute", "visualize"},
+    "assignment": {"arguments", "compute", "datasets", "visualize"},
     "arguments": {"settings"},
     "visualize": {"pictures"},
     "pictures": {"runs"},
@@ -194,6 +194,8 @@ def is_name(node: ast.AST, name: str) -> bool:
 
 def test_only_the_given_names_of_the_students_files_are_used():
     for module, tree in MODULES.items():
+        if module == "assignment.mistakes":  # changes our own solution, which a hand-out lacks
+            continue
         assert {*names_used("codebase.utils", module, tree)} <= {*UTILS}, module
         assert {*names_used("codebase.models.vae", module, tree)} <= {"VAE"}, module
 

@@ -47,7 +47,7 @@ def prepare_environment() -> None:
     # builds bring, spins 300,000 times before it lets another program run; while one holds a core,
     # a step takes up to a hundred times as long. With 1,000 spins a quiet machine is slower.
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     # In this mode Intel's MKL adds in the same order whatever the number of threads, as quickly.
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     # On AMD processors the AVX-512 kernels of PyTorch 2.14 for expm1 and log1p, used by ELU and

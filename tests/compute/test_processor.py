@@ -84,7 +84,7 @@ def test_a_real_affinity_limits_the_cores():
 
 CHOSEN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "ATEN_CPU_CAPABILITY")
 AMD, INTEL = "vendor_id : AuthenticAMD", "vendor_id : GenuineIntel"
-SPINS = {"GOMP_SPINCOUNT": "3000"}
+SPINS = {"GOMP_SPINCOUNT": "10000"}
 # Runs the script until it imports PyTorch, and prints a variable that PyTorch would read.
 PROGRAM = """
 import os, runpy, sys
@@ -149,7 +149,7 @@ def test_the_users_choices_stay(prepare, choice):
 def test_the_program_prepares_the_environment_before_it_imports_pytorch(start):
     environment = {name: value for name, value in os.environ.items() if name not in CHOSEN}
     process = start("-c", PROGRAM, SCRIPT, env=environment)
-    assert process.communicate() == ("3000\n", "")
+    assert process.communicate() == ("10000\n", "")
 
 
 # Threads.

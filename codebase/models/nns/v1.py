@@ -9,7 +9,11 @@ HIDDEN = 300
 
 
 def network(inputs: int, outputs: int) -> nn.Sequential:
-    """Three linear layers with ELU between them."""
+    """Three linear layers with ELU between them.
+
+    In place, the gradient of ELU is computed from its output. It is 0 for an input below -17, whose
+    output is rounded to -1, where exp(x) < 5e-8 would be exact.
+    """
     return nn.Sequential(
         nn.Linear(inputs, HIDDEN),
         nn.ELU(inplace=True),
