@@ -94,15 +94,20 @@ def wrong_parts(found: Answers, right: Answers) -> dict[str, list[str]]:
 
 
 def explain(
-    found: Answers, right: Answers, mistakes: Iterable[Mistake]
+    task: str, found: Answers, right: Answers, mistakes: Iterable[Mistake]
 ) -> tuple[list[Mistake], set[str]]:
     """The fewest and nearest known mistakes that explain the wrong parts, and the parts left over.
 
-    A mistake counts only if all parts that it changes came out as it predicts.
+    A mistake counts only if all parts that it changes came out as it predicts. Those in the task's
+    own function come before those in functions that it calls.
     """
     told, unexplained = list[Mistake](), {*wrong_parts(found, right)}
-    agreeing = [(distance, x) for x in mistakes if (distance := x.distance(found)) <= 1]
-    for _, mistake in sorted(agreeing, key=lambda each: (-len(each[1].parts), each[0])):
+    agreeing = [
+        (-len(mistake.parts), mistake.function != task, distance, mistake)
+        for mistake in mistakes
+        if (distance := mistake.distance(found)) <= 1
+    ]
+    for *_, mistake in sorted(agreeing, key=lambda each: each[:3]):
         if mistake.parts.keys() <= unexplained:
             told.append(mistake)
             unexplained -= mistake.parts.keys()

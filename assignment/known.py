@@ -63,4 +63,4 @@ def explanation(
     rows = numbers()[task]["wrong"]
     mistakes = (Mistake(sentence, name, unpacked(parts)) for sentence, name, parts in rows)
     possible = (each for each in mistakes if each.is_possible(called, passed))
-    return explain(found, right_answers(task, 0), possible)
+    return explain(task, found, right_answers(task, 0), possible)

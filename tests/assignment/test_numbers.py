@@ -47,7 +47,7 @@ def test_every_mistake_changes_an_answer_and_is_told_apart(name):
     made = [each for each in mistakes.mistakes(name, 5) if each.function == name]
     assert {sentence for _, sentence in rows} == {each.sentence for each in made}
     for mistake in made:
-        told, unexplained = explain(right | mistake.parts, right, made)
+        told, unexplained = explain(name, right | mistake.parts, right, made)
         assert [each.sentence for each in told] == [mistake.sentence]
         assert not unexplained
 
