@@ -1,4 +1,8 @@
-"""What a function returned, described by numbers that can be compared with expected ones."""
+"""Answers: what a function returned, as numbers that can be compared with expected ones.
+
+An answer has parts that do not depend on each other: a mistake in one leaves the others right. The
+key of a quantity says what it is; a quantity without numbers is a fact, such as a wrong shape.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -6,7 +10,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from assignment import TASKS
+
 SIGMAS = 7  # Two samples of the same distribution differ by more once in a million times.
+SHOWN = "shown"  # the part whose numbers are only shown
+GRADIENT = "gradient of "  # begins the name of a part that has the gradients of another one
 
 
 class Quantity(NamedTuple):
@@ -22,20 +30,11 @@ class Quantity(NamedTuple):
         shares = [0.0]
         for found, value, error in zip(self.values, *expected, strict=True):
             if found != value and not (math.isnan(found) and math.isnan(value)):
-                share = abs(found - value) / tolerance(value, error)
+                share = abs(found - value) / (1e-4 * (1 + abs(value)) + SIGMAS * error)
                 shares.append(math.inf if math.isnan(share) else share)
         return max(shares)
 
 
-def tolerance(value: float, error: float) -> float:
-    """How far a number may be from an expected one."""
-    return 1e-4 * (1 + abs(value)) + SIGMAS * error
-
-
-SHOWN = "shown"  # the part whose numbers are only shown
-
-# The parts of an answer do not depend on each other: a mistake in one leaves the others right. The
-# key of a quantity says what it is.
 Part = dict[str, Quantity]
 Answers = dict[str, Part]
 
@@ -46,6 +45,18 @@ class Mistake(NamedTuple):
     sentence: str
     function: str
     parts: Answers
+
+    def is_possible(self, called: set[str], passed: set[str]) -> bool:
+        """Whether a solution can have it that calls some functions, of which some are right."""
+        mentioned = {task.name for task in TASKS if task.name in self.sentence.split("see ")[0]}
+        return self.function in called - passed and mentioned - {"train"} <= called
+
+    def distance(self, found: Answers) -> float:
+        """How far an answer is from the parts that it predicts, infinite if any does not agree."""
+        if not self.parts or any(differing(found.get(x, {}), self.parts[x]) for x in self.parts):
+            return math.inf
+        both = [(found.get(name, {}), part) for name, part in self.parts.items()]
+        return max(sent[key].distance(x) for sent, part in both for key, x in part.items())
 
 
 def exact(values: Tensor | float) -> Quantity:
@@ -62,55 +73,42 @@ def average(samples: Tensor) -> Quantity:
     return Quantity(samples.double().mean(0).flatten().tolist(), errors.flatten().tolist())
 
 
-def different(found: Part, expected: Part) -> list[str]:
-    """Keys of quantities that do not agree, or that only one of the two has.
-
-    A gradient counts only if it is expected: those of wrong values are as wrong.
-    """
-    keys = dict.fromkeys([*expected, *(key for key in found if "gradient" not in key)])
+def differing(found: Part, expected: Part) -> list[str]:
+    """Keys of quantities that do not agree, or that only one of the two has."""
     both = found.keys() & expected.keys()
+    keys = dict.fromkeys([*expected, *found])
     return [key for key in keys if key not in both or found[key].distance(expected[key]) > 1]
 
 
-def wrong_parts(found: Answers, expected: Answers) -> set[str]:
-    """Names of the parts that differ."""
-    names = (found.keys() | expected.keys()) - {SHOWN}
-    return {name for name in names if different(found.get(name, {}), expected.get(name, {}))}
-
-
-def distance(found: Answers, mistake: Mistake) -> float:
-    """How far an answer is from what a mistake predicts for the parts that it changes."""
-    changed = {name: found.get(name, {}) for name in mistake.parts}
-    if wrong_parts(changed, mistake.parts):
-        return math.inf
-    both = [(changed[name], part) for name, part in mistake.parts.items()]
-    return max([0.0, *(ours[key].distance(x) for ours, part in both for key, x in part.items())])
+def wrong_parts(found: Answers, right: Answers) -> dict[str, list[str]]:
+    """The parts that differ, with the keys that do. Gradients of wrong values do not count."""
+    names = dict.fromkeys([*right, *found])
+    keys = {name: differing(found.get(name, {}), right.get(name, {})) for name in names}
+    wrong = {name: keys[name] for name in names if keys[name] and name != SHOWN}
+    return {
+        name: keys
+        for name, keys in wrong.items()
+        if not name.startswith(GRADIENT)
+        or (name in found and name.removeprefix(GRADIENT) not in wrong)
+    }
 
 
 def explain(
-    found: Answers, right: Answers, mistakes: Iterable[Mistake]
+    task: str, found: Answers, right: Answers, mistakes: Iterable[Mistake]
 ) -> tuple[list[Mistake], set[str]]:
     """The fewest and nearest known mistakes that explain the wrong parts, and the parts left over.
 
-    A mistake counts only if all parts that it changes came out as it predicts.
+    A mistake counts only if all parts that it changes came out as it predicts. Those in the task's
+    own function come before those in functions that it calls.
     """
-    unexplained = wrong_parts(found, right)
-    matching, told = list[tuple[float, Mistake]](), list[Mistake]()
-    for mistake in mistakes:
-        if any(
-            x.function != mistake.function and unexplained <= x.parts.keys() for _, x in matching
-        ):
-            break  # A function's own mistakes come before those of functions that it calls.
-        if mistake.parts and (far := distance(found, mistake)) <= 1:
-            matching.append((far, mistake))
-            if far < 0.01 and unexplained <= mistake.parts.keys():
-                break  # No other one can be nearer.
-    while matching:
-        _, best = min(
-            matching, key=lambda each: (-len(each[1].parts.keys() & unexplained), each[0])
-        )
-        if not best.parts.keys() & unexplained:
-            break
-        told.append(best)
-        unexplained -= best.parts.keys()
+    told, unexplained = list[Mistake](), {*wrong_parts(found, right)}
+    agreeing = [
+        (-len(mistake.parts), mistake.function != task, distance, mistake)
+        for mistake in mistakes
+        if (distance := mistake.distance(found)) <= 1
+    ]
+    for *_, mistake in sorted(agreeing, key=lambda each: each[:3]):
+        if mistake.parts.keys() <= unexplained:
+            told.append(mistake)
+            unexplained -= mistake.parts.keys()
     return told, unexplained

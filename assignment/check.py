@@ -1,28 +1,18 @@
 """Check a student's solution, and say what is wrong with it."""
 
-import json
 import signal
 import sys
 import textwrap
 from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
 
 from assignment import FURTHER, ROOT, TASKS, TASKS_OPTION, VISUALIZE, Task
-from assignment.answers import SHOWN, Quantity
 from assignment.describe import describe
-from assignment.judging import (
-    HAS_SOLUTION,
-    SECONDS,
-    Report,
-    Result,
-    grade,
-    inputs_of,
-    known,
-    shown,
-)  # fmt: skip
-from assignment.probe import ARGUMENTS
+from assignment.judging import SECONDS, grade
+from assignment.known import HAS_SOLUTION, SEED, inputs_of, right_answers
 from assignment.process import ask, project, stop
+from assignment.report import Result, comparison, results_json, text_of, total
+from assignment.sources import suspicious
 from assignment.submission import Submission, find
 from codebase.arguments import Parser
 from codebase.system.errors import UserError
@@ -32,66 +22,13 @@ from codebase.system.streams import configure_output, flush_output
 
 def show(submission: Submission, task: Task) -> str:
     """The inputs of a function, and its numbers of each dimension beside the right ones."""
-    inputs = inputs_of(task.name)
+    inputs = inputs_of(task.name, SEED)
     with project(submission) as folder:
-        reply = ask(folder, task.name, task.file, inputs, SECONDS / 3)
-    if reply.failure:
-        return reply.failure
-    found, (right, _) = describe(task.name, inputs, reply.record), known(task.name, {task.name})
-    lines = []
-    if task.name in ARGUMENTS:
-        names = ARGUMENTS[task.name]
-        columns: list[Sequence[float]] = [inputs[name].flatten().tolist() for name in names]
-        both = (right, found)
-        columns += [x[SHOWN]["each dimension"].values for x in both if x.get(SHOWN)]
-        heads = ["image", *names, "right", "yours"]
-        lines.append("  ".join(f"{head:>14}" for head in heads))
-        for i, numbers in enumerate(zip(*columns, strict=True)):
-            image = i // inputs[names[0]].shape[1] + 1
-            lines.append("  ".join([f"{image:14}", *(f"{x:14.4f}" for x in numbers)]))
-    for part in (right.keys() | found.keys()) - {SHOWN}:
-        for key in {**right.get(part, {}), **found.get(part, {})}:
-            ours, theirs = (shown(x.get(part, {}).get(key, Quantity())) for x in (right, found))
-            lines.append(f"{key}: {theirs}, should be {ours}")
-    return "\n".join(lines)
-
-
-def wrapped(text: str) -> str:
-    """Any text as a few printable lines of at most 80 characters."""
-    printable = "".join(letter if letter.isprintable() else " " for letter in text)
-    return textwrap.indent(textwrap.fill(textwrap.shorten(printable, 1_000), 78), "  ")
-
-
-def text_of(result: Result) -> str:
-    """The points of a task and the sentences about it."""
-    task = result.task
-    head = f"Task {task.number or '+'}, {task.name}: {result.points} of {task.points} points"
-    return "\n".join([head, *map(wrapped, result.lines)])
-
-
-def text(report: Report) -> str:
-    """A report for the student."""
-    total = [sum(x.points for x in report.results), sum(x.task.points for x in report.results)]
-    parts = ["\n".join(map(textwrap.fill, report.for_student))] * bool(report.for_student)
-    parts += [*map(text_of, report.results), "Total: {} of {} points".format(*total)]
-    return "\n\n".join(parts) + "\n"
-
-
-def results_json(report: Report, tasks: Sequence[Task]) -> bytes:
-    """Gradescope's results.json: tasks without a result have 0 points."""
-    done = {result.task: result for result in report.results}
-    tests = []
-    for task in tasks:
-        result = done.get(task, Result(task, 0, ["not checked"]))
-        test = {"name": f"Task {task.number or '+'}, {task.name}", "max_score": task.points}
-        test |= {"score": result.points, "output": "\n".join(map(wrapped, result.lines))}
-        tests.append(test | {"status": "passed" if result.points == task.points else "failed"})
-    results: dict[str, object] = {
-        "output": "\n".join(report.for_student) or "Checked.",
-        "tests": tests,
-    }
-    results["extra_data"] = {"for the teacher": report.for_teacher}
-    return json.dumps(results, indent=1).encode()
+        record = ask(folder, task.name, task.file, inputs, SECONDS / 3)
+    if "failure" in record:
+        return str(record["failure"])
+    found = describe(task.name, inputs, record)
+    return comparison(task, inputs, found, right_answers(task.name, SEED))
 
 
 def arguments(argv: list[str] | None) -> Namespace:
@@ -142,34 +79,30 @@ def main(argv: list[str] | None = None) -> int:
         asked -= {"visualize_samples"}  # Some courses ask for two files only.
         submission.notes.append("visualize.py was not sent, so task 4 is not checked.")
     tasks = [task for task in TASKS if task.name in asked]
-    results = list[Result]()
+    results = {task: Result(task, 0, ["not checked"]) for task in tasks}
+    for_teacher = suspicious(submission.files | submission.helpers)
 
-    def save(report: Report) -> None:
-        """Write Gradescope's file, complete at any time."""
+    def save() -> None:
+        """Write Gradescope's file, which is complete at any time."""
         if args.results:
-            write_atomically(args.results, results_json(report, tasks))
-
-    def on_result(result: Result) -> None:
-        """Print a result and save it."""
-        print(text_of(result) + "\n")
-        results.append(result)
-        save(Report(results, submission.notes, []))
+            content = results_json(results.values(), submission.notes, for_teacher)
+            write_atomically(args.results, content)
 
     try:  # An error comes before the work that it would lose.
-        save(Report([], submission.notes, []))
+        save()
     except OSError as error:
         print(f"assignment.check: argument --results: {error.strerror}", file=sys.stderr)
         return 2
     print("\n".join(map(textwrap.fill, submission.notes)) + "\n")
     run = submission.runs.get(args.run) if args.run else submission.run
-    report = grade(submission, tasks, run, on_result, args.seconds)
-    print("\n".join(map(textwrap.fill, report.for_student[len(submission.notes) :])))
-    if HAS_SOLUTION and report.for_teacher:
-        print("For the teacher:", *report.for_teacher, sep="\n")
-    print(text(report).splitlines()[-1])
-    save(report)
+    for result in grade(submission, tasks, run, args.seconds):
+        print(text_of(result) + "\n")
+        results[result.task] = result
+        save()
+    print("\n".join([*for_teacher] * HAS_SOLUTION + [total(results.values())]))
     # For Gradescope, any other status means that the check itself failed.
-    return 0 if args.results or all(x.points == x.task.points for x in results) else 1
+    is_solved = all(result.points == task.points for task, result in results.items())
+    return 0 if args.results or is_solved else 1
 
 
 if __name__ == "__main__":

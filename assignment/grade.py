@@ -5,25 +5,22 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from zipfile import BadZipFile, ZipFile
 
 from assignment import ROOT, TASKS, TASKS_OPTION, Task
 from assignment.entries import Entry, entries
-from assignment.sources import functions_in, sum_of
+from assignment.sources import functions_in, sum_of, suspicious
 from assignment.submission import find_in
 from codebase.arguments import Parser, number
 from codebase.compute.processor import usable_cores
 from codebase.system.errors import UserError, explain
 from codebase.system.files import write_atomically, write_csv
-from codebase.system.streams import configure_output, flush_output
+from codebase.system.streams import configure_output, flush_output, make_bar
 
 TABLE, RECORDS, FEEDBACK = "grades.csv", "grades.json", "feedback"
 
@@ -43,92 +40,47 @@ def grade_one(entry: Entry, tasks: list[Task], version: str, earlier: Record | N
     """Grade a hand-in, or return its earlier record if nothing has changed since."""
     try:
         submission = find_in(entry.parts, runs=any(not task.file for task in tasks))
+        key = sum_of(repr([submission, tasks, version]))
+        if earlier and earlier.key == key:
+            return earlier
+        from assignment import judging, report  # This import is slow.
+
+        results = sorted(
+            judging.grade(submission, tasks, submission.run), key=lambda x: tasks.index(x.task)
+        )
     except (UserError, OSError) as error:
         message = str(explain(error))
         return Record({task.name: 0 for task in tasks}, f"{message}\n", "", [message])
-    key = sum_of(repr([submission, tasks, version]))
-    if earlier and earlier.key == key:
-        return earlier
-    from assignment import check  # This import is slow.
-
-    report = check.grade(submission, tasks, submission.run)
-    names, code = {task.name for task in TASKS}, dict[str, str]()
-    for text in submission.files.values():
-        code |= functions_in(text, names)
+    code = dict[str, str]()
+    for sent in submission.files.values():
+        code |= functions_in(sent, {task.name for task in TASKS})
     is_written = any(code.get(task.name) for task in tasks)
-    points = {result.task.name: result.points for result in report.results}
-    first, *notes = submission.notes
-    notes += report.for_teacher
     functions = sum_of(repr(sorted(code.items()))) if is_written else ""
-    return Record(points, check.text(report), first, notes, functions, key)
-
-
-def _prepare() -> None:
-    """Prepare a process that grades, before it imports PyTorch."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # There is a process for each core.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The first process ends the others.
-
-
-def _new_pool() -> ProcessPoolExecutor:
-    """A process that serves one call after another."""
-    return ProcessPoolExecutor(1, get_context("spawn"), _prepare)
-
-
-def call_all(
-    function: Callable[..., Record], calls: list[tuple[Any, ...]], jobs: int
-) -> Iterator[tuple[Any, Record]]:
-    """Call a function with each tuple of arguments, in several processes.
-
-    A process serves one call after another, and is replaced if a call has ended it.
-
-    Yields:
-        the first argument and the record, in the order in which they are ready.
-    """
-    waiting, free = calls[::-1], [_new_pool() for _ in range(min(jobs, len(calls)))]
-    busy = dict[Future[Record], tuple[ProcessPoolExecutor, Any]]()
-    try:
-        while waiting or busy:
-            while waiting and free:
-                pool, call = free.pop(), waiting.pop()
-                busy[pool.submit(function, *call)] = pool, call[0]
-            for future in wait(busy, return_when=FIRST_COMPLETED).done:
-                pool, first = busy.pop(future)
-                if error := future.exception():
-                    pool.shutdown()
-                    pool = _new_pool()
-                    reason = "it was ended" if isinstance(error, BrokenProcessPool) else repr(error)
-                    notes = [f"The check of this hand-in failed ({reason}): grade it by hand."]
-                    record = Record({}, "Your hand-in will be graded by hand.\n", "", notes)
-                free.append(pool)
-                yield first, record if error else future.result()
-    finally:
-        for pool in [*free, *(pool for pool, _ in busy.values())]:
-            pool.shutdown()
+    points = {result.task.name: result.points for result in results}
+    first, *notes = submission.notes
+    notes += suspicious(submission.files | submission.helpers)
+    text = report.text(submission.notes, results)
+    return Record(points, text, first, notes, functions, key)
 
 
 def write_table(path: Path, found: list[Entry], records: dict[str, Record]) -> None:
     """Write the table of a class."""
     names = list(dict.fromkeys(name for record in records.values() for name in record.points))
     lines: list[list[object]] = [["student", *names, "sum", "late", "files read", "notes"]]
-    for student, is_late, _ in found:
-        if record := records.get(student):
-            points, notes = record.points, record.notes
-            equal = [
-                x for x in records if x != student and records[x].functions == record.functions
-            ]
-            if equal and record.functions:
-                notes = [*notes, f"Its functions are those of {', '.join(equal)}."]
-            numbers = [points.get(name, "") for name in names]
-            total, late = sum(points.values()) if points else "", "late" if is_late else ""
-            lines.append([student, *numbers, total, late, record.read, " ".join(notes)])
+    for student, is_late, _ in (entry for entry in found if entry.student in records):
+        points, _, read, notes, functions, _ = records[student]
+        equal = [x for x in records if x != student and records[x].functions == functions]
+        if equal and functions:
+            notes = [*notes, f"Its functions are those of {', '.join(equal)}."]
+        numbers = [points.get(name, "") for name in names]
+        total, late = sum(points.values()) if points else "", "late" if is_late else ""
+        lines.append([student, *numbers, total, late, read, " ".join(notes)])
     # A cell that begins with one of these signs is a formula for a spreadsheet.
     write_csv(path, [[re.sub("^[-=+@]", "'\\g<0>", str(x)) for x in line] for line in lines])
 
 
 def grade_class(folder: Path, out: Path, tasks: list[Task], jobs: int) -> int:
     """Grade the hand-ins of a folder that are new or have changed, and return the exit status."""
-    from tqdm import tqdm
-
     results = [out, out / TABLE, out / RECORDS, out / FEEDBACK]
     found, unknown = entries(folder, {path.resolve() for path in results})
     if unknown:
@@ -137,15 +89,25 @@ def grade_class(folder: Path, out: Path, tasks: list[Task], jobs: int) -> int:
     earlier = dict[str, Record]()
     with suppress(OSError, ValueError, TypeError):  # There is no such file, or it is damaged.
         known = json.loads((out / RECORDS).read_bytes())
-        names = {entry.student for entry in found}
-        earlier = {name: Record(**known[name]) for name in known if name in names}
+        earlier = {x.student: Record(**known[x.student]) for x in found if x.student in known}
     # Another version of the check may decide otherwise.
     files = sorted(each for each in (ROOT / "assignment").glob("*.*") if each.name != "README.md")
     version = sum_of(repr([file.read_bytes() for file in files]))
-    calls = [(entry, tasks, version, earlier.get(entry.student)) for entry in found]
-    records = dict(earlier)
-    with tqdm(total=len(found), desc="hand-ins") as bar:
-        for (student, *_), record in call_all(grade_one, calls, jobs):
+    records, new = dict(earlier), 0
+    pool = ThreadPoolExecutor(jobs)  # Each thread waits for a process that runs students' files.
+    waiting = {
+        pool.submit(grade_one, each, tasks, version, earlier.get(each.student)): each.student
+        for each in found
+    }
+    with make_bar(total=len(found), desc="hand-ins") as bar:
+        for done in as_completed(waiting):
+            student = waiting[done]
+            try:
+                record = done.result()
+            except Exception as error:  # It costs no other hand-in.
+                note = f"The check of this hand-in failed ({error!r}): grade it by hand."
+                record = Record({}, "Your hand-in will be graded by hand.\n", "", [note])
+            new += record != earlier.get(student)
             records[student] = record
             text = out / FEEDBACK / (re.sub(r"[^\w .,'()-]", "_", student) + ".txt")
             write_atomically(text, record.text.encode())
@@ -153,7 +115,6 @@ def grade_class(folder: Path, out: Path, tasks: list[Task], jobs: int) -> int:
             write_atomically(out / RECORDS, json.dumps(content, indent=1).encode())
             write_table(out / TABLE, found, records)
             bar.update()
-    new = sum(record != earlier.get(student) for student, record in records.items())
     print(f"{len(found)} hand-ins, {new} of them new or changed: {out / TABLE}, {out / FEEDBACK}/")
     return 0 if all(record.points for record in records.values()) else 1
 
@@ -186,10 +147,11 @@ def main(argv: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     configure_output()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # The tensors are small.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        status = main()
+        status = flush_output(main())
     except KeyboardInterrupt:
         print("assignment.grade: interrupted; what was graded is kept", file=sys.stderr)
-        status = 128 + signal.SIGINT
-    sys.exit(flush_output(status))
+        os._exit(flush_output(128 + signal.SIGINT))  # without waiting for the other threads
+    sys.exit(status)

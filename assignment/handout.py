@@ -1,7 +1,6 @@
 """Write the hand-out: the program without the bodies of the tasks' functions, and the checks."""
 
 import ast
-import json
 import re
 import shutil
 import sys
@@ -9,8 +8,6 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from assignment import ROOT, TASKS, TASKS_OPTION, Task
-from assignment.sources import decode, sum_of
-from assignment.submission import GIVEN
 from codebase.arguments import Parser
 from codebase.system.errors import explain
 
@@ -59,11 +56,6 @@ def write(folder: Path, further: list[str], options: str, words: str) -> None:
             readme = re.sub(rf"\*\*\+ `{task.name}`.*?\n\n(?=\*\*|##)", "", readme, flags=re.DOTALL)
     readme = readme.replace("-m assignment.check", f"-m assignment.check {options}".rstrip())
     (folder / "README.md").write_text(readme, encoding="utf-8")
-    files = sorted(folder.rglob("*.py"))
-    sums = {
-        file.relative_to(folder).as_posix(): sum_of(decode(file.read_bytes())) for file in files
-    }
-    (folder / GIVEN.relative_to(ROOT)).write_text(json.dumps(sums, indent=1), encoding="utf-8")
 
 
 def write_archive(path: Path, folder: Path, options: str) -> None:

@@ -5,10 +5,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from assignment.answers import Part, Quantity, exact
-from assignment.probe import Inputs, Record
+from assignment.inputs import Inputs
+from assignment.probe import Record
 
-# The random pixels in the middle of a picture's images, in blocks of 4 x 4 pixels.
-PATTERN = torch.tensor([[1.0, 0, 0, 0, 0], [1, 1, 1, 0, 0], [0, 1, 1, 1, 1]])
 ROWS, COLUMNS = 10, 20
 
 
@@ -25,47 +24,42 @@ def describe_pictures(inputs: Inputs, record: Record) -> Part:
     part = {"rows, columns of images": exact(torch.tensor([len(rows), len(columns)]))}
     if [len(rows), len(columns)] != [ROWS, COLUMNS]:
         return part
-    # The middle of each image in cells of 2 x 2 pixels, and the colour of 0 above it.
+    # The colour of 0 is that of the pixels above the middle of an image.
+    height = sum(b - a for a, b in rows) / ROWS
+    strip = max(1, round(height / 24))
+    above = [first[a - strip : a, c:d].mean((0, 1)) for a, _ in rows for c, d in columns]
+    zero = torch.stack(above).nanmean(0)
+    # The middle of each image in cells of 2 x 2 pixels: (images, pictures, colours, 6, 10).
     both = torch.stack([first, second]).permute(0, 3, 1, 2)
-    above = [max(1, round((b - a) / 24)) for a, b in rows]
-    zero = torch.stack(
-        [
-            both[..., max(a - k, 0) : a, c:d].mean((0, 2, 3))
-            for (a, _), k in zip(rows, above, strict=True)
-            for c, d in columns
-        ]
-    ).nanmean(0)
     crops = [both[..., a:b, c:d] for a, b in rows for c, d in columns]
     cells = torch.stack([interpolate(crop, (6, 10), mode="area") for crop in crops])
-    cells = cells - zero[:, None, None]
-    ratio = cells[:, 0].mean().abs() / cells[:, 1].mean().abs().clamp(1e-6)
-    part["brightness of one picture by that of another"] = Quantity([ratio.item()], [0.02])
-    distance = cells[:, 1].mean(0).norm(dim=0)
-    ones = distance > distance.max() / 2
-    blocks = ones.float().view(3, 2, 5, 2).mean((1, 3)) < 0.5
-    part["the pixels at their places"] = exact(blocks.double())
-    one = cells[:, 1].mean(0)[:, ones].mean(1)
-    levels = torch.einsum("nkchw,c->nkhw", cells, one / one.square().sum())
-    shown, levels = levels[:, 1][:, ones], levels[:, 0][:, ~ones]
+    # Where the pixels are not random, they are all 1 in the second picture.
+    brightness = (cells[:, 1].mean(0) - zero[:, None, None]).norm(dim=0)
+    is_fixed = brightness > brightness.max() / 2
+    blocks = (is_fixed.float().view(3, 2, 5, 2).mean((1, 3)) < 0.5).int().tolist()
+    places = " / ".join("".join(map(str, row)) for row in blocks)
+    part[f"random pixels (1) in the middle of an image: {places}"] = Quantity()
+    one = cells[:, 1].mean(0)[:, is_fixed].mean(1)
+    axis = (one - zero) / (one - zero).square().sum()
+    levels = torch.einsum("npchw,c->nphw", cells - zero[:, None, None], axis)
+    random, fixed = levels[:, 0][:, ~is_fixed], levels[:, 1][:, is_fixed]
     p = inputs["random logits"].max().sigmoid().item()
-    part["images shown"] = exact(float((shown.mean(1) > 0.7).sum()))
+    part["images shown"] = exact(float((fixed.mean(1) > 0.7).sum()))
     part["mean of the random pixels, less their probability"] = Quantity(
-        [levels.mean().item() - p], [0.012]
+        [random.mean().item() - p], [0.012]
     )
-    noise = levels - levels.mean(0)
-    variation = noise.square().mean().item() * 4 / (p * (1 - p))
+    noise = random - random.mean(0)
+    variation = noise.square().mean().item() * 4 / (p * (1 - p))  # A cell has four pixels.
     # Where pixels are smaller than those of the picture, they are averaged or left out.
-    height = sum(b - a for a, b in rows) / len(rows)
     variation = variation if height >= 14.4 else min(variation, 1)
     part["variation of the random pixels"] = Quantity([round(variation, 3)], [0.075])
-    dependence = noise.mean(1).var().item() * levels.shape[1] * 4 / (p * (1 - p))
+    dependence = noise.mean(1).var().item() * random.shape[1] * 4 / (p * (1 - p))
     part["dependence of the random pixels of an image"] = Quantity([round(dependence, 3)], [0.6])
     scaled = noise / noise.norm(dim=1, keepdim=True).clamp(1e-6)
     repeated = ((scaled @ scaled.T).tril(-1) > 0.8).any(1).sum().item()
     # A few images may be alike by chance.
-    part["different images"] = exact(
-        float(len(crops) - (repeated if repeated > 3 and variation > 0.1 else 0))
-    )
+    is_repeated = repeated > 3 and variation > 0.1
+    part["different images"] = exact(float(len(crops) - (repeated if is_repeated else 0)))
     return part
 
 

@@ -10,16 +10,16 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-Inputs = dict[str, Tensor]
+from assignment.inputs import Decoder, Encoder, Inputs
+
 Record = dict[str, Any]  # tensors, and strings that describe what is not a tensor
-BOUND = ("NELBO", "KL", "REC")
-COPIES = {
-    "sample_gaussian": 5_333,
-    "negative_elbo_bound": 167,
-    "negative_iwae_bound": 67,
-}  # of each image
+RESULTS = {
+    "negative_elbo_bound": ("NELBO", "KL", "REC"),
+    "negative_iwae_bound": ("NIWAE", "KL", "REC"),
+}
+COPIES = {"sample_gaussian": 5_333, "negative_elbo_bound": 167, "negative_iwae_bound": 67}
 CALLS = 9  # of a bound
 SAMPLES = (2, 5, 11)  # importance samples of the calls in turn
 IMAGES = 300  # of sample_x
@@ -32,55 +32,6 @@ ARGUMENTS = {
 DIFFERENTIABLE = ("m", "v", "logits of bits")
 
 
-class Encoder(nn.Module):
-    """Encodes a few known images (n, 784) to the posteriors N(m, v), each (n, z)."""
-
-    def __init__(self, inputs: Inputs):
-        super().__init__()
-        self.images = inputs["x"]
-        self.m, self.v = (inputs[key].clone().requires_grad_() for key in ("m", "v"))
-
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the posteriors of the images x (..., 784)."""
-        image = torch.cdist(x.detach().float().reshape(-1, 784), self.images).argmin(-1)
-        image = image.view(x.shape[:-1])
-        return self.m[image], self.v[image]
-
-    def net(self, x: Tensor) -> Tensor:
-        """The layers alone, whose output gaussian_parameters splits into mean and variance."""
-        m, v = self.encode(x)
-        return torch.cat([m, (v - 1e-8).expm1().log()], -1)
-
-    forward = encode
-
-
-class Decoder(nn.Module):
-    """Decodes latents (..., z) to logits (..., 784), and keeps the latents of each call.
-
-    Leaves of zeros are added to its inputs and outputs: the gradients at them say which latents
-    a result depends on, and whether gradients reach the networks.
-    """
-
-    def __init__(self, inputs: Inputs, task: str):
-        super().__init__()
-        self.logits, self.slopes = inputs["logits"], inputs.get("slopes")
-        self.exact = task == "negative_elbo_bound"
-        self.calls: list[tuple[Tensor, Tensor, Tensor]] = []  # z, its values, and the leaf
-        self.shift = torch.zeros((), requires_grad=True)
-
-    def decode(self, z: Tensor) -> Tensor:
-        """The logits. In the ELBO they have a gradient, but do not vary with z."""
-        entry = torch.zeros_like(z, requires_grad=True)
-        value = z.detach().clone()
-        self.calls.append((z, value, entry))
-        if self.slopes is None:
-            return self.logits.expand(*z.shape[:-1], 784) + 0 * z[..., :1]
-        z = (z + entry - value) * value if self.exact else z + entry
-        return self.logits + self.shift + z @ self.slopes
-
-    net = forward = decode
-
-
 def probe(task: str, get: Callable[..., Any], x: Inputs, calls: int = CALLS) -> Record:
     """Call a task's function and record what it does.
 
@@ -88,35 +39,40 @@ def probe(task: str, get: Callable[..., Any], x: Inputs, calls: int = CALLS) -> 
         get: returns a function by its name, given an encoder and a decoder for the model.
         calls: how often to call a bound.
     """
-    enc, dec = Encoder(x), Decoder(x, task)
+    enc, dec = Encoder(x), Decoder(x, varies=task == "negative_iwae_bound")
     get = partial(get, enc, dec)
     if task == "sample_gaussian":
-        return probe_sample_gaussian(get(task), enc.m, enc.v)
+        return probe_sample_gaussian(get(task), enc)
     if task in ARGUMENTS:
         return probe_function(get(task), task, x)
     if task == "sample_x":
         return collect("result", [get(task)(IMAGES), get(task)(IMAGES)]) | latents(dec)
     if task == "visualize_samples":
         return probe_pictures(get(task), dec, x)
-    return probe_bound(task, get, enc, dec, x, calls)
+    return probe_bound(task, get(task), enc, dec, calls)
 
 
-def probe_sample_gaussian(
-    function: Callable[[Tensor, Tensor], Any], m: Tensor, v: Tensor
-) -> Record:
+def probe_sample_gaussian(function: Callable[[Tensor, Tensor], Any], enc: Encoder) -> Record:
     """Two samples of many posteriors, and the gradients of the second one."""
-    record: Record = {}
-    for name in ("first", "second"):
-        mean, variance = (1 * p.repeat(COPIES["sample_gaussian"], 1) for p in (m, v))
-        before = mean.detach().clone(), variance.detach().clone()
-        z = function(mean, variance)
-        record |= collect(name, [z])
-        if not all(map(torch.equal, before, (mean, variance))):
+    record, samples = Record(), list[Any]()
+    for _ in range(2):
+        arguments = [1 * p.repeat(COPIES["sample_gaussian"], 1) for p in (enc.m, enc.v)]
+        before = [each.detach().clone() for each in arguments]
+        samples.append(function(*arguments))
+        if not all(map(torch.equal, before, arguments)):
             record["changed"] = "m or v"
-    if isinstance(z, Tensor) and z.shape == before[0].shape:
-        record["gradient of m"] = gradients(z.sum(), [m])[0]
-        record["gradient of v"] = gradients((z - before[0]).square().sum() / 2, [v])[0]
+    record |= collect("z", samples)
+    if isinstance(z := samples[1], Tensor) and z.shape == before[0].shape:
+        record |= gradients_of_latents(z, enc)
     return record
+
+
+def gradients_of_latents(z: Tensor, enc: Encoder) -> Record:
+    """Gradients of the sum of z (rows, dim) at m, and of its squared distance from m at v."""
+    rows = z[: len(z) // len(enc.m) * len(enc.m)]
+    distance = rows - enc.m.detach().repeat(len(rows) // len(enc.m), 1)
+    both = gradients(rows.sum(), [enc.m]) + gradients(distance.square().sum() / 2, [enc.v])
+    return {"gradient of z at m": both[0], "gradient of z at v": both[1]}
 
 
 def probe_function(function: Callable[..., Any], task: str, x: Inputs) -> Record:
@@ -127,76 +83,67 @@ def probe_function(function: Callable[..., Any], task: str, x: Inputs) -> Record
     record = collect("result", [result])
     if not all(map(torch.equal, arguments, leaves.values())):
         record["changed"] = "an argument"
-    with suppress(Exception):  # Only shown.
+    with suppress(Exception):  # These numbers are only shown.
         dimensions = zip(*(x.detach().split(1, -1) for x in leaves.values()), strict=True)
         each = torch.stack([function(*(x.clone() for x in columns)) for columns in dimensions], -1)
         record["dimensions"] = each.detach()
-    if isinstance(result, Tensor):
-        asked = [key for key in leaves if key in DIFFERENTIABLE]
-        found = gradients(result.sum(), [leaves[key] for key in asked])
-        record |= {f"gradient of {key}": each for key, each in zip(asked, found, strict=True)}
+    for key in leaves.keys() & {*DIFFERENTIABLE}:
+        total = result.sum() if isinstance(result, Tensor) else None
+        record[f"gradient of result at {key}"] = gradients(total, [leaves[key]])[0]
     return record
 
 
 def probe_bound(
-    task: str, get: Callable[[str], Any], enc: Encoder, dec: Decoder, x: Inputs, calls: int
+    task: str, function: Callable[..., Any], enc: Encoder, dec: Decoder, calls: int
 ) -> Record:
     """Several calls of a bound: its three results, the latents behind it, and the gradients."""
-    images = x["x"].repeat(COPIES[task], 1)
+    images = enc.images.repeat(COPIES[task], 1)
     results, z, counts = [], [], []
     for call in range(calls):
         dec.calls.clear()
         iw = SAMPLES[call % len(SAMPLES)] if "iwae" in task else 1
-        result = get(task)(images, iw) if "iwae" in task else get(task)(images)
+        result = function(images, iw) if "iwae" in task else function(images)
         if isinstance(result, Tensor) and result.shape == (3,):
             result = result.unbind()  # unpacks just like a tuple
         if not (isinstance(result, tuple | list) and len(result) == 3):
             return collect("result", [result])
-        entries = [entry for *_, entry in dec.calls]
         # Latents that the bound does not depend on are for something else, for example a picture.
-        reached = gradients(result[0], entries, None) if len(entries) > 1 else []
-        used = [i for i, each in enumerate(reached) if each is not None]
-        values = [dec.calls[i][1].reshape(-1, 2) for i in used or range(len(entries))]
-        counts.append(len(torch.cat(values).unique(dim=0)) / len(images) / iw if values else 0)
-        z += values
+        reached = gradients(result[0], [leaf for _, leaf in dec.calls])
+        used = [pair for pair, each in zip(dec.calls, reached, strict=True) if each.any()]
+        used = used or [*dec.calls]
+        z.append(torch.cat([torch.zeros(0, 2), *(x.detach().reshape(-1, 2) for x, _ in used)]))
+        counts.append(len(z[-1].unique(dim=0)) / len(images) / iw)
         results.append(result)
     record: Record = {"latents": torch.tensor(counts)}
-    for name, calls_of_it in zip(BOUND, zip(*results, strict=True), strict=True):
-        record |= collect(name, [*calls_of_it])
-        if isinstance(last := calls_of_it[-1], Tensor) and last.requires_grad:
-            found = gradients(last, [enc.m, enc.v, dec.shift])
-            for key, each in zip(("m", "v", "decoder"), found, strict=True):
-                record[f"gradient of {name} at {key}"] = each
-    if z:
-        record["z"] = torch.cat(z)
-        last = [dec.calls[i] for i in used or range(len(entries))]
-        record["last z"] = torch.cat([value.reshape(-1, 2) for _, value, _ in last])
-        # With these weights the gradient at v is not near 0 by chance.
-        weighted = sum((each * value).sum() for each, value, _ in last)
-        record["gradient of z at m"], record["gradient of z at v"] = gradients(
-            weighted, [enc.m, enc.v]
-        )
-    if "iwae" not in task:
-        record |= own_parts(get, images, enc, x)
-    at_z = [gradients(value, entries, None) for value in (results[-1][2], results[-1][0])]
-    for found in at_z:
-        if reached := [each.reshape(-1, 2) for each in found if each is not None]:
-            record["gradient at z"] = torch.cat(reached)
-            break
+    for name, values in zip(RESULTS[task], zip(*results, strict=True), strict=True):
+        record |= collect(name, [*values])
+        found = gradients(values[-1], [enc.m, enc.v, dec.shift])
+        for key, each in zip(("m", "v", "decoder"), found, strict=True):
+            record[f"gradient of {name} at {key}"] = each
+    if used:
+        last = torch.cat([each.reshape(-1, 2) for each, _ in used])
+        record |= {"z": torch.cat(z), "last z": last.detach(), **gradients_of_latents(last, enc)}
+        for result in (results[-1][0], results[-1][2]):  # REC's gradient, NELBO's if it has none
+            at_z = torch.cat([x.reshape(-1, 2) for x in gradients(result, [y for _, y in used])])
+            if at_z.any() or "gradient at z" not in record:
+                record["gradient at z"] = at_z
     return record
 
 
-def own_parts(get: Callable[[str], Any], images: Tensor, enc: Encoder, x: Inputs) -> Record:
-    """What the functions of utils.py return for the bound's inputs: mistakes there cost once."""
+def own_parts(get: Callable[..., Any], x: Inputs) -> Record:
+    """What the functions of utils.py return for the ELBO's inputs: mistakes there cost once."""
     record: Record = {}
+    enc, dec = Encoder(x), Decoder(x, varies=False)
     with suppress(Exception), torch.no_grad():
+        images = enc.images.repeat(COPIES["negative_elbo_bound"], 1)
+        logits = dec.logits.expand_as(images)
+        record["own REC"] = -get(enc, dec, "log_bernoulli_with_logits")(images, logits)
+        sample = get(enc, dec, "sample_gaussian")
+        record["own z"] = torch.cat([sample(*enc.encode(images)) for _ in range(CALLS)])
         m, v = enc.encode(images)
-        zero, one = torch.zeros_like(m), torch.ones_like(v)
-        record["own REC"] = get("log_bernoulli_with_logits")(images, x["logits"].expand_as(images))
-        copies = [get("sample_gaussian")(m.clone(), v.clone()) for _ in range(CALLS)]
-        record["own z"] = torch.cat(copies)
-        get("sample_gaussian")(m, v)  # It may change v, and the KL with it.
-        record["own KL"] = get("kl_normal")(m, v, zero, one)
+        sample(m, v)  # It may change v, and the KL with it.
+        prior = torch.zeros_like(m), torch.ones_like(v)
+        record["own KL"] = get(enc, dec, "kl_normal")(m, v, *prior)
     return record
 
 
@@ -211,20 +158,17 @@ def probe_pictures(draw: Callable[[], Tensor], dec: Decoder, x: Inputs) -> Recor
 
 def latents(dec: Decoder) -> Record:
     """All latents that were decoded, if any."""
-    z = [value.reshape(-1, value.shape[-1]) for _, value, _ in dec.calls]
+    z = [value.detach().reshape(-1, value.shape[-1]) for value, _ in dec.calls]
     return {"z": torch.cat(z)} if z else {}
 
 
-def gradients(result: Any, leaves: list[Tensor], missing: float | None = 0) -> list[Any]:
-    """Gradients of the mean of a result; `missing` times the leaf, or None, where there is none."""
-    if not (isinstance(result, Tensor) and result.requires_grad):
-        found: Sequence[Tensor | None] = [None] * len(leaves)
-    else:
+def gradients(result: Any, leaves: list[Tensor]) -> list[Tensor]:
+    """Gradients of the mean of a result, 0 where there is none."""
+    found: Sequence[Tensor | None] = [None] * len(leaves)
+    if isinstance(result, Tensor) and result.requires_grad and leaves:
         found = torch.autograd.grad(result.mean(), leaves, allow_unused=True, retain_graph=True)
-    return [
-        x.detach() if x is not None else missing and None if missing is None else 0 * leaf.detach()
-        for x, leaf in zip(found, leaves, strict=True)
-    ]
+    both = zip(found, leaves, strict=True)
+    return [torch.zeros_like(leaf) if x is None else x.detach() for x, leaf in both]
 
 
 def collect(name: str, values: list[Any]) -> Record:
@@ -232,9 +176,7 @@ def collect(name: str, values: list[Any]) -> Record:
     first = values[0]
     if all(isinstance(x, Tensor) and x.shape == first.shape for x in values):
         return {name: torch.stack([x.detach() for x in values])}
-    record: Record = {f"{name} is": type(first).__name__}
-    if isinstance(first, tuple | list):
-        record = {f"{name} is": f"{len(first)} values"}
     if all(isinstance(x, int | float) for x in values):
-        record[name] = torch.tensor(values).float()
-    return record
+        return {name: torch.tensor(values).float(), f"{name} is": type(first).__name__}
+    is_several = isinstance(first, tuple | list)
+    return {f"{name} is": f"{len(first)} values" if is_several else type(first).__name__}

@@ -1,14 +1,12 @@
 """Finds the files of a hand-in as students send them."""
 
-import json
 import re
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from assignment import ROOT, TASKS, UTILS, VAE, VISUALIZE
-from assignment.archives import on_disk, read_files
+from assignment.archives import files_in
 from assignment.sources import (
     EXPORTED,
     MAGIC,
@@ -18,7 +16,6 @@ from assignment.sources import (
     functions_in,
     imports,
     parsed,
-    sum_of,
 )  # fmt: skip
 from codebase.system.errors import UserError
 
@@ -38,7 +35,6 @@ PYTHON = re.compile(r"\.(py|ipynb)(\.txt)?$", re.IGNORECASE)
 COPY = re.compile(r"(?: ?\((\d+)\)|-(\d+))?\.py(\.txt)?$", re.IGNORECASE)  # as "name (1).py"
 MODEL = re.compile(r"([^/]+)/model-20000\.pt$")
 RUN = re.compile(r"model=vae_z=10_run=\d{4,}")
-GIVEN = ROOT / "assignment" / "given.json"  # the sums of the hand-out's files, only in a hand-out
 
 
 class Submission(NamedTuple):
@@ -63,17 +59,6 @@ class Submission(NamedTuple):
         return next((self.runs[name] for name in names), None)
 
 
-class Candidate(NamedTuple):
-    """A text that may be one of the tasks' files. In order, the best is the first."""
-
-    is_script: bool  # a notebook or another program, of which only definitions are used
-    unwritten: int  # functions of the tasks
-    place: tuple[object, ...]
-    path: str
-    text: str
-    functions: dict[str, str]  # see functions_in
-
-
 def find(path: Path, runs: bool = False) -> Submission:
     """Find the files of a hand-in, which is a folder, an archive or a file.
 
@@ -94,98 +79,112 @@ def find_in(parts: Iterable[tuple[str, Path]], runs: bool = False) -> Submission
         return bool(is_like or PYTHON.search(path) or (runs and MODEL.search(path)))
 
     texts, models, notes = dict[str, str](), dict[str, bytes](), list[str]()
-    for path, content in read_files(on_disk(parts), is_wanted):
-        if content is None:
-            notes.append(f"{path} is a link and was not read.")
-        elif match := MODEL.search(path):
-            models[match[1]] = content
-        elif ".ipynb" in path.lower():
-            texts[path], written = code_of_notebook(content)
-            texts |= {f"{path}/{file}": text for file, text in written.items()}
+    for name, path in (found for part in parts for found in files_in(*part, is_wanted)):
+        if path.is_symlink() or not path.is_file():
+            notes.append(f"{name} is a link and was not read.")
+        elif match := MODEL.search(name):
+            models[match[1]] = path.read_bytes()
+        elif ".ipynb" in name.lower():
+            texts[name], written = code_of_notebook(path.read_bytes())
+            texts |= {f"{name}/{file}": text for file, text in written.items()}
         else:
-            text = decode(content)
-            texts[path] = MAGIC.sub(r"\1pass", text) if EXPORTED.search(text) else text
-    files, used = dict[str, str](), dict[str, list[str]]()
+            text = decode(path.read_bytes())
+            texts[name] = MAGIC.sub(r"\1pass", text) if EXPORTED.search(text) else text
+    files, used = dict[str, str](), list[str]()
     for file in NAMES:
-        if candidates := _candidates(file, texts):
-            files[file], used[file] = _combined(file, candidates)
-            others = [x.path for x in candidates if x.text != candidates[0].text]
-            if passed_over := {*others} - {*used[file]}:
-                notes.append(f"{used[file][0]} was read, not {', '.join(sorted(passed_over))}.")
+        if paths := _candidates(file, texts):
+            files[file], read = _combined(file, paths, texts)
+            used += read
+            others = {path for path in paths if texts[path] != texts[paths[0]]} - {*read}
+            if others:
+                notes.append(f"{paths[0]} was read, not {', '.join(sorted(others))}.")
     if not files:
         raise UserError(" ".join(["There is no utils.py, vae.py or visualize.py.", *notes]))
-    helpers = dict[str, str]()
-    for file, text in files.items():
-        _add_helpers(file, text, texts, helpers)
-    read = dict.fromkeys([path for paths in used.values() for path in paths] + [*helpers])
+    helpers = _helpers(files, texts)
     missing = [Path(file).name for file in NAMES if file not in files]
-    first = f"Read: {', '.join(read)}."
+    first = f"Read: {', '.join(dict.fromkeys([*used, *helpers]))}."
     notes.insert(0, f"{first} Not found: {', '.join(missing)}." if missing else first)
     return Submission(files, helpers, notes, models)
 
 
-def _combined(file: str, candidates: list[Candidate]) -> tuple[str, list[str]]:
+def _functions_of(file: str, text: str) -> dict[str, str]:
+    """The functions of the tasks in a text for this file, "" for one that is not written yet."""
+    return functions_in(text, {task.name for task in TASKS if task.file == file})
+
+
+def _is_script(file: str, path: str, text: str) -> bool:
+    """Whether a text is a notebook or another program, of which only definitions are used."""
+    return not LIKE[file].fullmatch(path.rpartition("/")[2]) or bool(EXPORTED.search(text))
+
+
+def _candidates(file: str, texts: dict[str, str]) -> list[str]:
+    """The paths of texts that may be this file of the tasks, the best one first."""
+
+    def is_possible(path: str) -> bool:
+        text, name = texts[path], path.rpartition("/")[2]
+        if name.lower() == Path(file).name or not any(each in text for each in NAMES[file]):
+            return name.lower() == Path(file).name
+        tree = parsed(text)
+        if not tree:  # The check will say where it is wrong.
+            return bool(LIKE[file].fullmatch(name))
+        defined = {getattr(node, "name", "") for node in tree.body}
+        return bool(defined & NAMES[file] or _functions_of(file, text))
+
+    def rank(path: str) -> tuple[object, ...]:
+        text, name = texts[path], path.rpartition("/")[2]
+        written = sum(map(bool, _functions_of(file, text).values()))
+        copy = COPY.search(name)
+        number = int(copy[1] or copy[2] or 0) if copy else 0
+        place = not path.lower().endswith(file), path.count("/"), name.lower() != Path(file).name
+        return _is_script(file, path, text), -written, *place, -number, path
+
+    return sorted(filter(is_possible, texts), key=rank)
+
+
+def _combined(file: str, paths: list[str], texts: dict[str, str]) -> tuple[str, list[str]]:
     """The text of a file, and the paths of the best candidate and of the one that completes it."""
-    best, *others = candidates
-    if best.is_script:
-        return definitions(best.text, NAMES[file]), [best.path]
+    best, *others = paths
+    if _is_script(file, best, texts[best]):
+        return definitions(texts[best], NAMES[file]), [best]
     tasks = {task.name for task in TASKS if task.file == file}
-    lacking = {name for name in tasks if not best.functions.get(name)}
-    for script in filter(lambda each: each.is_script, others):
-        if new := {name for name in lacking if script.functions.get(name)}:
-            added = definitions(script.text, NAMES[VAE] if file == VAE else new)
-            return f"{best.text}\n\n{added}", [best.path, script.path]
-    return best.text, [best.path]
+    written = {name for name, code in _functions_of(file, texts[best]).items() if code}
+    for other in (path for path in others if _is_script(file, path, texts[path])):
+        functions = _functions_of(file, texts[other])
+        if new := {name for name in tasks - written if functions.get(name)}:
+            added = definitions(texts[other], NAMES[VAE] if file == VAE else new)
+            return f"{texts[best]}\n\n{added}", [best, other]
+    return texts[best], [best]
 
 
-def _candidates(file: str, texts: dict[str, str]) -> list[Candidate]:
-    """The texts that may be this file of the tasks, the best one first."""
-    tasks = {task.name for task in TASKS if task.file == file}
-    found = []
-    for path, text in texts.items():
-        name = path.rpartition("/")[2]
-        is_like, is_exact = LIKE[file].fullmatch(name), name.lower() == Path(file).name
-        if is_exact or any(each in text for each in NAMES[file]):
-            tree = parsed(text)
-            defined = {getattr(node, "name", "") for node in tree.body} if tree else NAMES[file]
-            if not is_exact and not (defined & (NAMES[file] | tasks) and (tree or is_like)):
-                continue
-            functions = functions_in(text, tasks)
-            written = sum(map(bool, functions.values()))
-            copy = COPY.search(name)
-            number = int(copy[1] or copy[2] or 0) if copy else 0
-            place = (not path.lower().endswith(file), path.count("/"), not is_exact, -number)
-            is_script = not is_like or bool(EXPORTED.search(text))
-            found.append(Candidate(is_script, -written, place, path, text, functions))
-    return sorted(found)
+def _helpers(files: dict[str, str], texts: dict[str, str]) -> dict[str, str]:
+    """The modules that were sent and that the files import, or these modules in turn."""
+    helpers, unread = dict[str, str](), [*files.items()]
+    while unread:
+        for name in imports(*unread.pop()):
+            stems = ["/".join(name.split(".")[: i + 1]) for i in range(name.count(".") + 1)]
+            for target in (f"{x}{ending}" for x in stems for ending in ("/__init__.py", ".py")):
+                ours, text = _given(target), _sent(target, texts)
+                if text not in ("", ours) and target not in {*helpers, *NAMES}:
+                    helpers[target] = text
+                    unread.append((target, text))
+                if (text or ours) and not target.endswith("__init__.py"):
+                    break  # What follows are names in this module.
+    return helpers
 
 
-@lru_cache
-def _given_sum(file: str) -> str:
-    """The sum of a file as it was handed out, or "" if the hand-out has no such file."""
-    if GIVEN.exists():
-        return json.loads(GIVEN.read_text()).get(file, "")
-    return sum_of(decode((ROOT / file).read_bytes())) if (ROOT / file).is_file() else ""
+def _given(target: str) -> str:
+    """The text of a module of the program, "" if there is none."""
+    is_given = target.startswith("codebase/") and (ROOT / target).is_file()
+    return decode((ROOT / target).read_bytes()) if is_given else ""
 
 
-def _add_helpers(file: str, text: str, texts: dict[str, str], helpers: dict[str, str]) -> None:
-    """Add the modules that a file imports and that were sent, and the modules that these import."""
-    for name in imports(file, text):
-        parts = name.split(".")
-        stems = ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
-        for stem in stems:
-            for target in (f"{stem}/__init__.py", f"{stem}.py"):
-                given = _given_sum(target)
-                # Where students send single files, a helper's folder is not known.
-                is_placed = given or target.endswith("__init__.py")
-                ending = target if is_placed else target.rpartition("/")[2]
-                sent = [x for x in texts if f"/{COPY.sub('.py', x)}".endswith(f"/{ending}")]
-                if sent and target not in {*helpers, *NAMES}:
-                    path = min(sent, key=lambda path: (not path.endswith(target), path.count("/")))
-                    if sum_of(texts[path]) != given:
-                        helpers[target] = texts[path]
-                        _add_helpers(target, texts[path], texts, helpers)
-                if sent or given:
-                    break
-            if (sent or given) and not target.endswith("__init__.py"):
-                break  # What follows are names in this module.
+def _sent(target: str, texts: dict[str, str]) -> str:
+    """The text that was sent for a module, such as "codebase/mine.py", "" if there is none."""
+    if target.startswith("codebase/") and (ROOT / target).with_suffix("").is_dir():
+        return ""  # The program has a package of that name.
+    # Where students send single files, a helper's folder is not known.
+    is_placed = _given(target) or target.endswith("__init__.py")
+    ending = target if is_placed else target.rpartition("/")[2]
+    sent = [path for path in texts if f"/{COPY.sub('.py', path)}".endswith(f"/{ending}")]
+    best = min(sent, key=lambda path: (not path.endswith(target), path.count("/")), default="")
+    return texts.get(best, "")

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 from zipfile import ZipFile
 
@@ -95,21 +94,18 @@ def test_a_second_call_grades_only_what_is_new_or_changed(graded, tmp_path):
     assert table(folder)["new"]["sum"] == "3"
 
 
-def ending(name):
-    """Ends its process, fails, or succeeds."""
-    if name == "ended":
-        os._exit(1)
-    if name == "failed":
-        raise KeyError(name)
-    return grade.Record({"task": 1}, "", "", [])
-
-
 @pytest.mark.slow
-def test_one_bad_hand_in_costs_no_other(tmp_path):
-    names = ["first", "ended", "second", "failed", "third"]
-    records = dict(grade.call_all(ending, [(name,) for name in names], 2))
-    assert {name for name in names if records[name].points} == {"first", "second", "third"}
-    assert all(records[name].notes and records[name].text for name in ("ended", "failed"))
+def test_a_check_that_fails_costs_no_other_hand_in(tmp_path, monkeypatch):
+    def failing(files):
+        assert "# My own work" not in "".join(files.values())
+        return []
+
+    monkeypatch.setattr(grade, "suspicious", failing)
+    write(tmp_path, {"jane/utils.py": UTILS, "john/utils.py": "# My own work\n" + UTILS})
+    assert grade.main([str(tmp_path)]) == 1
+    rows = table(tmp_path)
+    assert [rows[name]["sum"] for name in ("jane", "john")] == ["3", ""]
+    assert "by hand" in rows["john"]["notes"]
 
 
 @pytest.mark.slow

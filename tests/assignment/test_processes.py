@@ -31,9 +31,9 @@ def checked():
         assert text.count(LINE) == 1
         utils = first + text.replace(LINE, f"    {line}\n{LINE}")
         files = {UTILS: utils, "codebase/models/vae.py": (SENT / "vae.py").read_text()}
-        report = grade(Submission(files, {}, [], {}), tasks, seconds=seconds)
-        lines = [line for result in report.results for line in result.lines]
-        return [result.points for result in report.results], "; ".join(lines + report.for_student)
+        results = [*grade(Submission(files, {}, [], {}), tasks, seconds=seconds)]
+        lines = [line for result in results for line in result.lines]
+        return [result.points for result in results], "; ".join(lines)
 
     return checked
 
@@ -72,21 +72,13 @@ def test_arguments_and_types_of_a_script_cost_no_points(checked):
     assert "torch.set_default" in text
 
 
-def test_printed_text_is_shortened(checked):
-    points, text = checked("print('o' * 1_000_000)")
-    assert points == [3]
-    assert "2000001 characters" in text
-    assert len(text) < 1_000
-
-
 @pytest.mark.parametrize("group", ["", "os.setsid()"])
 def test_processes_that_are_left_running_are_killed(checked, group):
     fork = f"import os, time\nif not os.fork():\n    {group or 'pass'}\n    time.sleep(10_000)\n"
-    points, text = checked(first=fork)
+    points, _ = checked(first=fork)
     assert points == [3]
-    if sys.platform == "linux" or not group:
-        assert "killed" in text
-        assert not children(process._helpers[0][0].pid)
+    if sys.platform == "linux":
+        assert not children(process._helpers[0].pid)
 
 
 def children(parent):

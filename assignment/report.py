@@ -1,0 +1,122 @@
+"""The report on a hand-in: sentences and tables for the student, and Gradescope's file."""
+
+import json
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+
+from assignment import Task
+from assignment.answers import GRADIENT, SHOWN, SIGMAS, Answers, Quantity
+from assignment.describe import LATENTS
+from assignment.probe import ARGUMENTS, RESULTS, Inputs
+
+
+class Result(NamedTuple):
+    """The points of a task, and sentences for the student."""
+
+    task: Task
+    points: int
+    lines: list[str]
+
+
+def compared(
+    task: Task, found: Answers, right: Answers, wrong: dict[str, list[str]]
+) -> Iterator[str]:
+    """The numbers that differ, after a table of the results of a bound with the cause first."""
+    names = [name for name in RESULTS.get(task.name, ()) if name in found.get(SHOWN, {})]
+    for name in sorted(names, key=lambda name: name not in wrong):
+        value, ours = found[SHOWN][name], right[SHOWN][name]
+        text = "right" if value.distance(ours) <= 1 else f"should be {shown(ours)}"
+        if name in wrong:
+            text += "   <- look here"
+        elif text != "right" and name == names[0]:
+            text += "   follows"
+        yield f"{name}: {shown(value)}, {text}"
+    for part, keys in wrong.items():
+        start = f"{part} " if part.startswith(GRADIENT) else ""
+        sent, expected = found.get(part, {}), right.get(part, {})
+        yield from [key for key in keys if key in sent and not sent[key].values][:2]
+        for key in [x for x in keys if x in sent and x in expected and x not in names][:3]:
+            yield f"{start}{key}: {shown(sent[key])}, should be {shown(expected[key])}"
+
+
+def shown(quantity: Quantity) -> str:
+    """Numbers as text, with tolerances where these matter."""
+    if len(quantity.values) > 9:
+        return f"{min(quantity.values):.4g} to {max(quantity.values):.4g}"
+    texts = []
+    for x, error in zip(*quantity, strict=True):
+        slack = SIGMAS * error
+        texts.append(f"{x:.4g}±{slack:.1g}" if slack > 1e-3 * abs(x) else f"{x:.4f}")
+    return ", ".join(texts)
+
+
+def remarks(task: Task, found: Answers) -> Iterator[str]:
+    """What is right, but differs from the text."""
+    if task.name == "negative_elbo_bound" and found[SHOWN][LATENTS].values[0] > 1.5:
+        yield "several latents are decoded for each image: the text asks for one"
+    if task.name == "negative_iwae_bound" and found[SHOWN]["KL"].errors[0] > 1e-4:
+        yield "KL is computed from samples: the closed form varies less"
+
+
+def wrapped(text: str) -> str:
+    """Any text as a few printable lines of at most 80 characters."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in text)
+    return textwrap.indent(textwrap.fill(textwrap.shorten(printable, 1_000), 78), "  ")
+
+
+def text_of(result: Result) -> str:
+    """The points of a task and the sentences about it."""
+    task = result.task
+    head = f"Task {task.number or '+'}, {task.name}: {result.points} of {task.points} points"
+    return "\n".join([head, *map(wrapped, result.lines)])
+
+
+def text(notes: Sequence[str], results: Iterable[Result]) -> str:
+    """A report for the student."""
+    parts = ["\n".join(map(textwrap.fill, notes)), *map(text_of, results), total(results)]
+    return "\n\n".join(parts) + "\n"
+
+
+def total(results: Iterable[Result]) -> str:
+    """The sum of the points."""
+    pairs = [(result.points, result.task.points) for result in results]
+    return "Total: {} of {} points".format(*map(sum, zip(*pairs, strict=True)))
+
+
+def results_json(
+    results: Iterable[Result], notes: Sequence[str], for_teacher: Sequence[str]
+) -> bytes:
+    """Gradescope's results.json."""
+    tests = [
+        {
+            "name": f"Task {result.task.number or '+'}, {result.task.name}",
+            "score": result.points,
+            "max_score": result.task.points,
+            "status": "passed" if result.points == result.task.points else "failed",
+            "output": "\n".join(map(wrapped, result.lines)),
+        }
+        for result in results
+    ]
+    content = {"output": "\n".join(notes), "tests": tests, "extra_data": {"teacher": for_teacher}}
+    return json.dumps(content, indent=1).encode()
+
+
+def comparison(task: Task, inputs: Inputs, found: Answers, right: Answers) -> str:
+    """The inputs of a function, and its numbers of each dimension beside the right ones."""
+    lines, names = list[str](), ARGUMENTS.get(task.name, ())
+    if names and found[SHOWN]:
+        columns: list[Sequence[float]] = [inputs[name].flatten().tolist() for name in names]
+        columns += [x[SHOWN]["each dimension"].values for x in (right, found)]
+        image = torch.arange(3).repeat_interleave(len(columns[0]) // 3) + 1
+        heads = ["image", *names, "right", "yours"]
+        lines.append("  ".join(f"{head:>14}" for head in heads))
+        for numbers in zip(image.tolist(), *columns, strict=True):
+            lines.append("  ".join(f"{x:14.6g}" for x in numbers))
+    for part in (right.keys() | found.keys()) - {SHOWN}:
+        for key in {**right.get(part, {}), **found.get(part, {})}:
+            ours, theirs = (shown(x.get(part, {}).get(key, Quantity())) for x in (right, found))
+            lines.append(f"{key}: {theirs}, should be {ours}")
+    return "\n".join(lines)
