@@ -75,6 +75,7 @@ def place(tmp_path, monkeypatch, stray) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(nns, "__path__", [*nns.__path__, str(NETWORKS)])
     monkeypatch.setattr(evaluate, "SUBSET_PASSES", 2)
+    monkeypatch.setattr("codebase.runs.run_writer.git_commit", lambda: None)  # starts a process
     return tmp_path
 
 

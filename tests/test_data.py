@@ -24,9 +24,6 @@ def images_with(test_labels):
     return data.Images("some", pixels[:0], pixels, test_labels)
 
 
-# The test images.
-
-
 @pytest.mark.parametrize("n", [1200, 7])  # of each digit; positions start over where n is small
 def test_the_subset_is_at_the_assignments_positions(n):
     labels = torch.arange(10, dtype=torch.uint8).repeat(n)[torch.randperm(10 * n)]
@@ -74,9 +71,6 @@ def test_test_images_are_binarized_once_and_by_the_protocol():
     assert images.test_bits is everything
 
 
-# The batches.
-
-
 def some_batches(number, n=1000, run=0, step=0, size=100):
     return list(islice(data.batch_indices(n, size, run, CPU, step), number))
 
@@ -107,9 +101,6 @@ def test_the_order_continues_from_any_step_and_leaves_incomplete_batches_out(ste
     assert all(len(torch.cat(batches[i : i + 4]).unique()) == 76 for i in (0, 4, 8))
     rest = some_batches(12 - step, n=77, size=19, step=step)
     assert torch.equal(torch.cat(rest), torch.cat(batches[step:]))
-
-
-# The pixels.
 
 
 def test_binarize_samples_each_pixel_with_its_probability():

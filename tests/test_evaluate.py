@@ -182,15 +182,12 @@ def test_negative_iwae_is_that_of_the_sampled_latents(n, iw):
 def test_the_standard_error_of_an_importance_weighted_bound_is_that_of_single_images(monkeypatch):
     monkeypatch.setattr(utils, "sample_gaussian", lambda m, v: m + v.sqrt() / 2)
     model, _ = recording_model()
-    x = torch.rand(200, 784).round()
-    x[100:] *= torch.rand(100, 784).round()
+    x = torch.rand(100, 784).round()
+    x[50:] *= torch.rand(50, 784).round()
     bound, error = evaluate.iwae_and_error(model, x, 200)
     each = torch.tensor([evaluate.negative_iwae(model, image, 200) for image in x.split(1)])
     assert bound == pytest.approx(each.mean().item(), rel=1e-5)
-    assert error == pytest.approx(each.std().item() / math.sqrt(200), rel=0.3)
-
-
-# What a measurement leaves as it was.
+    assert error == pytest.approx(each.std().item() / math.sqrt(100), rel=0.4)
 
 
 def test_bounds_repeat_and_leave_the_global_random_state():
@@ -245,9 +242,6 @@ def test_the_modes_are_restored_after_an_error_and_a_picture(normalized, tmp_pat
     # A single sample has no batch statistics.
     visualize_samples(normalized, 1, (1, 1), save_path=tmp_path / "one.png")
     assert normalized.training and not normalized.enc.net[1].training
-
-
-# Single dimensions.
 
 
 @pytest.mark.parametrize("prior", [(0.0, 1.0), (0.5, 0.3)])

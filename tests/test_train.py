@@ -24,9 +24,6 @@ pytestmark = pytest.mark.usefixtures("place")
 BATCH = IMAGES.train[:10]
 
 
-# The step.
-
-
 def from_the_papers(settings, images, rates, weight):
     """The parameters of the tiny networks after one step with each of the rates, in float64.
 
@@ -129,9 +126,6 @@ def test_a_training_step_does_not_wait_for_the_gpu():
         training.take_step(pixels)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-# Randomness.
 
 
 def test_each_process_has_noise_of_its_own_and_the_weights_of_the_first():

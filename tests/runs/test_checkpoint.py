@@ -39,9 +39,6 @@ def gives_parameters(path, model=None):
     return all(map(torch.equal, model.state_dict().values(), PARAMETERS.values()))
 
 
-# Writing and reading.
-
-
 def test_a_model_is_a_plain_state_dict_with_the_same_bytes_under_any_name(path, tmp_path):
     for place in (path, tmp_path / "other.pt"):
         checkpoint.save(PARAMETERS, place)
@@ -79,9 +76,6 @@ def test_a_wrapped_model_is_saved_under_plain_names_and_loads_any(path, tmp_path
     for file in (path, tmp_path / "by-hand.pt"):
         assert gives_parameters(file)
         assert gives_parameters(file, nn.DataParallel(VAE(z_dim=3)))
-
-
-# Refusing.
 
 
 def refused(path, model=None):

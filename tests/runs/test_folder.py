@@ -34,9 +34,6 @@ def test_steps_are_listed_in_rising_order():
     assert RUN.saved_steps("results") == [7]
 
 
-# The lock.
-
-
 def test_only_one_process_trains_in_a_folder():
     with pytest.raises(ZeroDivisionError), RUN.lock():
         assert list(RUN.path.iterdir()) == []
@@ -63,9 +60,6 @@ def test_a_warning_is_printed_where_the_file_system_has_no_locks(monkeypatch, ca
     assert (output, errors.count("\n")) == ("", 1)
     assert errors.startswith("Warning: ") and "locks" in errors
     assert RUN.saved_steps() == [1]
-
-
-# An earlier run.
 
 
 def test_a_used_folder_is_moved_to_the_first_free_name():

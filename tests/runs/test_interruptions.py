@@ -39,6 +39,7 @@ OF_SMALL = RunFolder(Settings("tiny", 3, dataset="synthetic"))
 # Signals.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", ENDING)
 def test_a_signal_saves_the_run_and_sets_the_exit_status(run_vae, small, stray, number):
     with signal_after(7, number):
@@ -167,6 +168,7 @@ def test_a_large_learning_rate_diverges_before_the_first_checkpoint():
 # Files that cannot be written.
 
 
+@pytest.mark.slow
 def test_a_full_disk_deletes_nothing_and_once_there_is_room_the_run_ends_in_the_same_bytes(
     run_vae, small, monkeypatch, tmp_path
 ):

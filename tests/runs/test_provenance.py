@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from codebase.models import nns
 from codebase.runs.folder import RunFolder
 from codebase.settings import Settings
@@ -9,6 +11,7 @@ from codebase.settings import Settings
 RUN = RunFolder(Settings("tiny", 3, dataset="synthetic"))
 
 
+@pytest.mark.slow
 def test_a_changed_file_is_not_resumed_and_not_averaged(run_vae, small, tmp_path, monkeypatch):
     assert run_vae(*small).returncode == 0
     assert "changed" not in run_vae(*small, "--train", 0).stderr

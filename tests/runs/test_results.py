@@ -30,8 +30,6 @@ def folder(place):
     FOLDER.mkdir(parents=True)
 
 
-# The rows.
-
 ROWS = [
     Row(100, "train", Bounds(612.5, 0.1 + 0.2, 612.2), 0.5),
     Row(100, "test", Bounds(1 / 3, 1e-9, 1e300), 0.625),
@@ -67,9 +65,6 @@ def test_a_damaged_file_is_named_and_left_unchanged(content):
     with pytest.raises(UserError, match=f"{RUN.metrics} .*delete"):
         read_metrics(RUN)
     assert RUN.metrics.read_bytes() == content
-
-
-# The settings.
 
 
 def content(path=RUN.settings_file):
@@ -113,8 +108,6 @@ def test_all_runs_are_found_except_damaged_ones_and_those_moved_aside(damage):
     assert {folder.settings for folder in found} == runs
     assert all(folder.path == RunFolder(folder.settings).path for folder in found)
 
-
-# The results.
 
 MEASURED = Measured(
     Bounds(1 / 3, 1.0, 2.0), Bounds(4.0, 1.0, 3.0, 0.5), Bounds(5.0, 1.0, 4.0, 0.7), 0.625

@@ -11,11 +11,11 @@ CPU = torch.device("cpu")
 PURPOSES = (WEIGHTS, ORDER, STEP)
 
 
-@pytest.mark.parametrize("run", [0, 3, 10**9])
+@pytest.mark.parametrize("run", [0, 10**9])
 @pytest.mark.parametrize("purpose", PURPOSES)
 def test_the_noise_of_two_numbers_of_a_run_differs(run, purpose):
     """PyTorch's CPU generator forgets all but 32 bits of a seed."""
-    numbers = [*range(20_000), 10**9, 2**32 - 1]
+    numbers = [*range(5_000), 10**9, 2**32 - 1]
     assert len({seed_for(run, purpose, number) % 2**32 for number in numbers}) == len(numbers)
 
 

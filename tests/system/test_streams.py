@@ -68,9 +68,6 @@ def test_a_silenced_process_prints_nothing_but_raises_errors(capsys):
     assert capsys.readouterr() == ("again\n", "")
 
 
-# Progress.
-
-
 @pytest.mark.parametrize(
     ("place", "interval"), [("file", 30), ("terminal", 0.25), ("notebook", 0.25)]
 )
