@@ -9,6 +9,7 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 # The tests use the CPU, unless CUDA_VISIBLE_DEVICES names a GPU.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+import gc
 import multiprocessing
 import shutil
 import signal
@@ -180,3 +181,11 @@ def wait_for(condition: Callable[[], object], minutes: float = 5) -> None:
 @pytest.fixture(autouse=True)
 def fixed_seed():
     torch.manual_seed(0)
+
+
+def pytest_sessionfinish():
+    """Spare pytest's collection of garbage at the end all that is alive.
+
+    On a busy machine it takes longer than the five seconds after which execnet interrupts a worker.
+    """
+    gc.freeze()

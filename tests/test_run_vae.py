@@ -235,6 +235,13 @@ def test_a_report_continues_after_a_fault(run_vae, small, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_model_is_reported_in_evaluation_mode(run_vae, small):
+    """In training mode, batch normalization refuses a single image."""
+    finished = run_vae(*small, "--nn", "normalized", "--figures", 1)
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.slow
 def test_a_model_whose_bounds_are_not_finite_is_not_reported(run_vae, small, monkeypatch):
     assert run_vae(*small).returncode == 0
     monkeypatch.setattr(utils, "kl_normal", lambda qm, qv, pm, pv: qm.sum(-1) * torch.inf)

@@ -25,12 +25,12 @@ def test_the_files_have_the_names_of_the_assignment():
 def test_steps_are_listed_in_rising_order():
     assert RUN.saved_steps() == []
     RUN.path.mkdir(parents=True)
-    for step in (100000, 20, 10000):
+    for step in (100000, 20, 10000, 30000, 7, 5000, 300):
         RUN.model(step).touch()
     for other in (".model-00030.pt", "model-best.pt", "model-30.pt", "model-00030.pt.bak"):
         (RUN.path / other).touch()
     RUN.results(7).touch()
-    assert RUN.saved_steps() == [20, 10000, 100000]
+    assert RUN.saved_steps() == [7, 20, 300, 5000, 10000, 30000, 100000]
     assert RUN.saved_steps("results") == [7]
 
 

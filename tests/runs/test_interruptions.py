@@ -81,6 +81,12 @@ def test_a_signal_while_files_are_written_stops_the_run_after_the_next_step(
     assert results_in(FOLDER) == whole
 
 
+def test_a_signal_in_the_last_step_leaves_a_complete_run():
+    with signal_after(30):
+        train_small()
+    assert RUN.saved_steps() == [state_step()] == [30]
+
+
 # Divergence.
 
 
@@ -173,7 +179,8 @@ def test_a_full_disk_deletes_nothing_and_once_there_is_room_the_run_ends_in_the_
     run_vae, small, monkeypatch, tmp_path
 ):
     """The system limits the size of a file: there is room for a model, but not for a state."""
-    longer = (*small, "--iter_max", 60, "--iter_save", 30)
+    small = (*small, "--iter_save", 15)
+    longer = (*small, "--iter_max", 60)
     assert run_vae(*longer).returncode == 0
     whole = results_in(OF_SMALL.path.rename(tmp_path / "whole"))
     assert run_vae(*small).returncode == 0

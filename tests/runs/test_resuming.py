@@ -25,10 +25,11 @@ from training import (
 )
 
 from codebase import utils
+from codebase.bounds import Bounds
 from codebase.models import nns
 from codebase.models.vae import VAE
 from codebase.runs.folder import RunFolder
-from codebase.runs.results import read_metrics
+from codebase.runs.results import Row, read_metrics, write_metrics
 from codebase.system.errors import UserError
 from codebase.train import train
 
@@ -131,6 +132,14 @@ def test_a_run_that_is_killed_in_any_write_ends_in_the_same_bytes(monkeypatch):
         shutil.rmtree(FOLDER)
 
 
+def test_rows_from_after_the_state_are_removed():
+    """A process that is killed between the two writes leaves such rows."""
+    interrupt(after=7)
+    write_metrics(RUN, [Row(25, "test", Bounds(3.0, 1.0, 2.0), 1.0)])
+    train_small(resume=True)
+    assert {row.step for row in read_metrics(RUN)} == {30}
+
+
 def test_a_shorter_run_is_loaded_from_its_model(capsys):
     trained = train_small(iter_save=10)
     before = files_in(FOLDER)
@@ -147,10 +156,10 @@ def test_a_shorter_run_is_loaded_from_its_model(capsys):
 
 
 def test_a_state_of_version_1_0_0_is_resumed():
-    """It has neither the sums of the files nor the numbers of the modules."""
+    """It has neither the sums of the files nor the numbers of the modules, and fewer settings."""
     interrupt(after=7)
     state = torch.load(STATE, weights_only=True)
-    del state["files"], state["training"]["numbers"]
+    del state["files"], state["training"]["numbers"], state["settings"]["valid"]
     torch.save(state, STATE)
     train_small(resume=True)
     assert RUN.saved_steps() == [30]

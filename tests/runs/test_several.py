@@ -31,7 +31,7 @@ import os, pathlib, signal, sys, time
 run = int(sys.argv[-1].removeprefix("--run="))
 
 def wait_for(*names):
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 60
     while not all(os.path.exists(name) for name in names):
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -111,9 +111,9 @@ def test_one_run_per_thread_trains_at_a_time_but_one_on_a_gpu_or_under_torchrun(
             assert f"--{option}" in command
         return {settings.run: "not today" for settings in runs}
 
-    monkeypatch.setattr(
-        "codebase.compute.processor.choose_device", lambda *_, **__: torch.device(device)
-    )
+    # A process that only starts others does not probe the device.
+    chosen = {False: torch.device(device)}
+    monkeypatch.setattr("codebase.compute.processor.choose_device", lambda _, probe: chosen[probe])
     # The first process decides for all which data "auto" means.
     resolved = {"synthetic": "synthetic"} | ({} if rank else {"auto": "synthetic"})
     monkeypatch.setattr("codebase.datasets.loading.resolve", lambda name, _: resolved[name])
@@ -121,11 +121,16 @@ def test_one_run_per_thread_trains_at_a_time_but_one_on_a_gpu_or_under_torchrun(
     monkeypatch.setattr("codebase.runs.several.run_each", run_each)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
-    finished = run_vae("--runs", 3, "--nn", "tiny", "--z", 3)
+    earlier = RunFolder(Settings("tiny", 3, dataset="synthetic"))
+    earlier.path.mkdir(parents=True)
+    earlier.state.touch()
     own = [0, 1, 2][rank::size]
-    assert asked == [(own, jobs, 5)]
-    assert finished.returncode == (rank == 0)
-    assert finished.stdout.count("failed: not today") == (0 if rank else len(own))
+    for resume in (0, 1):
+        finished = run_vae("--runs", 3, "--nn", "tiny", "--z", 3, "--resume", resume)
+        assert asked.pop() == (own, jobs, 5)
+        assert finished.returncode == (rank == 0)
+        assert finished.stdout.count("failed: not today") == (0 if rank else len(own))
+        assert (f"{earlier.path.name}.1" in finished.stderr) == (resume == 0)
 
 
 def test_a_process_has_no_input_no_output_no_terminal_and_its_errors_are_shown(capfd):

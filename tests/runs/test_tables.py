@@ -117,6 +117,13 @@ def test_a_run_counts_only_with_results_of_its_last_step_and_if_it_did_not_fail(
     assert [line[0] for line in saved] == ["0"]
 
 
+def test_a_table_that_cannot_be_saved_is_printed(two_runs, capsys):
+    CHECKPOINTS.joinpath(f"{RUNS[0].name}-0000_steps=500.csv").mkdir()
+    assert report_runs(RUNS[:1], {}) == 1
+    output, errors = capsys.readouterr()
+    assert "100.00" in output and "Is a directory" in errors
+
+
 # The table of --compare.
 
 

@@ -34,7 +34,7 @@ def start_program(start):
 
 
 def test_each_line_is_written_at_once_with_escapes_for_what_the_encoding_lacks(start_program):
-    lines = "print('d\xe4t\xe4'); input()"
+    lines = "print('d\xe4t\xe4'); sys.stdin.readline()"
     process = start_program(lines, {"PYTHONIOENCODING": "ascii"}, stdin=PIPE)
     assert process.stdout.readline() == "d\\xe4t\\xe4\n"
     assert process.communicate("an answer\n") == ("", "")
