@@ -193,6 +193,7 @@ def test_a_full_disk_deletes_nothing_and_once_there_is_room_the_run_ends_in_the_
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert finished.returncode == 1
     assert finished.stderr.splitlines()[-1] == f"run_vae.py: {OF_SMALL.state}: File too large"
+    assert "Warning" not in finished.stderr  # the run does not go on without its files
     after = files_in(OF_SMALL.path)
     assert not list(OF_SMALL.path.glob(".*.tmp"))
     assert after.keys() == before.keys()

@@ -3,7 +3,6 @@
 import io
 import os
 import sys
-from subprocess import PIPE
 
 import pytest
 import tqdm
@@ -27,17 +26,21 @@ def start_program(start):
     """Starts PROGRAM with these lines."""
 
     def start_program(lines, environment=None, **options):
-        environment = os.environ | {"PYTHONPATH": str(ROOT)} | (environment or {})
+        usual = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
+        environment = os.environ | usual | (environment or {})
         return start("-c", PROGRAM, lines, env=environment, **options)
 
     return start_program
 
 
-def test_each_line_is_written_at_once_with_escapes_for_what_the_encoding_lacks(start_program):
-    lines = "print('d\xe4t\xe4'); sys.stdin.readline()"
-    process = start_program(lines, {"PYTHONIOENCODING": "ascii"}, stdin=PIPE)
-    assert process.stdout.readline() == "d\\xe4t\\xe4\n"
-    assert process.communicate("an answer\n") == ("", "")
+def test_each_line_is_written_at_once_with_escapes_for_what_the_encoding_lacks(
+    start_program, tmp_path
+):
+    """The program reads its own output while it runs."""
+    lines = "print('d\xe4t\xe4'); print(open('output').read(), end='', file=sys.stderr)"
+    with open(tmp_path / "output", "w") as output:
+        process = start_program(lines, {"PYTHONIOENCODING": "ascii"}, stdout=output)
+    assert process.communicate()[1] == "d\\xe4t\\xe4\n"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux")
@@ -45,7 +48,7 @@ def test_each_line_is_written_at_once_with_escapes_for_what_the_encoding_lacks(s
 def test_the_last_flush_reports_a_full_output(start_program, path, status):
     lines = "print('half a line', end=''); sys.exit(flush_output(0))"
     with open(path, "w") as output:
-        process = start_program(lines, {"PYTHONUNBUFFERED": ""}, stdout=output)
+        process = start_program(lines, stdout=output)
     assert process.communicate()[1] == ""
     assert process.returncode == status
 
