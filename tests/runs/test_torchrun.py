@@ -117,7 +117,9 @@ def reports(folder, forking):
         for rank in range(SIZE):
             started.append(forking.Process(target=work, args=(rank, folder, launcher.port)))
             started[-1].start()
-        wait_for(lambda: all(x.exitcode == 0 for x in started) or any(x.exitcode for x in started))
+        wait_for(
+            lambda: all(x.exitcode == 0 for x in started) or any(x.exitcode for x in started), 2
+        )
     finally:
         for process in started:
             process.kill()
