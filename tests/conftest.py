@@ -184,8 +184,9 @@ def fixed_seed():
 
 
 def pytest_sessionfinish():
-    """Spare pytest's collection of garbage at the end all that is alive.
+    """Leave out all living objects when pytest collects garbage at the end.
 
-    On a busy machine it takes longer than the five seconds after which execnet interrupts a worker.
+    On a busy machine that can take longer than the five seconds after which execnet interrupts a
+    worker.
     """
     gc.freeze()
