@@ -9,6 +9,7 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 # The tests use the CPU, unless CUDA_VISIBLE_DEVICES names a GPU.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+import gc
 import multiprocessing
 import shutil
 import signal
@@ -16,14 +17,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from io import StringIO
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
 import torch
 
-from codebase import arguments
+from codebase import arguments, evaluate
 from codebase.data import Images
 from codebase.datasets import synthetic
 from codebase.datasets.loading import load
@@ -69,20 +71,36 @@ def small() -> tuple[str, ...]:
 
 
 @pytest.fixture
-def run_vae(tmp_path, monkeypatch, capsys):
-    """Run the command line in this process, in an empty folder, without a network."""
+def place(tmp_path, monkeypatch, stray) -> Path:
+    """An empty current folder, where the small networks are known and measuring takes no time."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(nns, "__path__", [*nns.__path__, str(NETWORKS)])
+    monkeypatch.setattr(evaluate, "SUBSET_PASSES", 2)
+    monkeypatch.setattr("codebase.runs.run_writer.git_commit", lambda: None)  # starts a process
+    return tmp_path
+
+
+@pytest.fixture
+def run_vae(tmp_path, monkeypatch):
+    """Run the command line in this process, in an empty folder, without a network."""
+    return command_line(tmp_path, monkeypatch)
+
+
+def command_line(folder: Path, patch: pytest.MonkeyPatch) -> Callable:
+    """Go to a folder, and return a function that runs the command line in this process."""
+    patch.chdir(folder)
     for name, counts in FEWER.items():
-        monkeypatch.setattr(synthetic, name, counts)
+        patch.setattr(synthetic, name, counts)
     for owner, name in ((nns, "__path__"), (arguments, "NETWORKS")):
-        monkeypatch.setattr(owner, name, [*getattr(owner, name), str(NETWORKS)])
+        patch.setattr(owner, name, [*getattr(owner, name), str(NETWORKS)])
     for name, nowhere in OFFLINE.items():
-        monkeypatch.setenv(name, nowhere)
+        patch.setenv(name, nowhere)
 
     def run(*arguments) -> subprocess.CompletedProcess:
-        capsys.readouterr()
         arguments = [str(argument) for argument in arguments]
-        return subprocess.CompletedProcess(arguments, main(arguments), *capsys.readouterr())
+        with redirect_stdout(StringIO()) as output, redirect_stderr(StringIO()) as errors:
+            status = main(arguments)
+        return subprocess.CompletedProcess(arguments, status, output.getvalue(), errors.getvalue())
 
     return run
 
@@ -94,11 +112,7 @@ def script(tmp_path_factory) -> Path:
 
 
 def copy_project(folder: Path) -> Path:
-    """Copy the program, with small networks added and fewer synthetic digits.
-
-    Returns:
-        the path of its run_vae.py.
-    """
+    """Copy the program, with small networks and fewer digits; return the path of run_vae.py."""
     shutil.copytree(ROOT / "codebase", folder / "codebase")
     shutil.copytree(NETWORKS, folder / "codebase/models/nns", dirs_exist_ok=True)
     draw_fewer_digits(folder)
@@ -119,16 +133,6 @@ def forking() -> ForkServerContext:
     return context
 
 
-def usual_signals() -> None:
-    """Give signals their default actions, as a terminal's shell does.
-
-    A program inherits ignored signals: a background command of a script ignores Ctrl-C.
-    """
-    for number in ENDING:
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
-
-
 @pytest.fixture
 def stray():
     """Collects the signals for which no other handler is installed."""
@@ -143,6 +147,12 @@ def stray():
 def start(tmp_path):
     """Start Python programs in an empty folder; those that still run at the end are killed."""
     started = []
+
+    def usual_signals() -> None:
+        """Give signals their default actions, because a program inherits ignored signals."""
+        for number in ENDING:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
     def start(*arguments, **options) -> subprocess.Popen:
         process = subprocess.Popen(
@@ -171,3 +181,12 @@ def wait_for(condition: Callable[[], object], minutes: float = 5) -> None:
 @pytest.fixture(autouse=True)
 def fixed_seed():
     torch.manual_seed(0)
+
+
+def pytest_sessionfinish():
+    """Leave out all living objects when pytest collects garbage at the end.
+
+    On a busy machine that can take longer than the five seconds after which execnet interrupts a
+    worker.
+    """
+    gc.freeze()

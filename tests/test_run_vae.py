@@ -1,156 +1,144 @@
-"""The command line: training, resuming, loading, and the report."""
+"""The command line: a run, its report, and what happens if something is missing or fails."""
 
 import json
 import math
+import os
 from pathlib import Path
 from statistics import mean, stdev
+from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import SCRIPT, command_line
 
-from codebase import evaluate, visualize
+import run_vae as program
+from codebase import evaluate, utils, visualize
 from codebase.models.vae import VAE
 from codebase.runs.folder import RunFolder
 from codebase.runs.results import read_results
+from codebase.runs.several import ONE_OF_SEVERAL
 from codebase.settings import Settings
 from codebase.system.seeds import seeded
-from codebase.train import load_trained, train
+from codebase.train import train
 
 CPU = torch.device("cpu")
-NAME = "model=vae_nn=tiny_z=03_dataset=synthetic_run=0000"
 SMALL = Settings("tiny", 3, dataset="synthetic", iter_max=30)
 RUN = RunFolder(SMALL)
-PICTURES = ["interpolation", "latent_space", "learning_curve", "reconstructions"]
-PICTURES += ["visualizing_result"]
 
 
-def bounds_of(output):
-    return [line for line in output.splitlines() if line.startswith("NELBO")]
+def lines_with(words, finished):
+    return [line for line in finished.stdout.splitlines() if words in line]
 
 
-def lines_of(measured):
-    """The two lines of the report with the bounds of a model of the synthetic digits."""
-    labels = ("100 test images", "all 300 test images")
-    errors = ("", f" ± {measured.all.error:.2f}")
-    return [
-        f"NELBO: {nelbo:.2f}{error}. KL: {kl:.2f}. REC: {rec:.2f}  (synthetic, {label})"
-        for (nelbo, kl, rec, _), error, label in zip(measured[:2], errors, labels, strict=True)
-    ]
+def sentence_of(finished, status):
+    """The sentence with which the command failed."""
+    assert finished.returncode == status, finished.stderr
+    assert "Traceback" not in finished.stderr
+    sentence = finished.stderr.splitlines()[-1]
+    assert sentence.startswith("run_vae.py: ")
+    return sentence
+
+
+# A run and its report.
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, small):
+    """A run that was trained and then loaded: its folder, and what the two commands printed."""
+    calls, bounds = [], evaluate.bounds
+    with pytest.MonkeyPatch.context() as patch:
+        command = command_line(tmp_path_factory.mktemp("run"), patch)
+        patch.setattr(evaluate, "bounds", lambda *given: calls.append(1) or bounds(*given))
+        trained = command(*small, "--iter_save", 20, "--figures", 1, "--train", 2, "--iwae", 20)
+        measured = read_results(RUN, 30)
+        loaded = command(*small, "--train", 0)
+        assert (trained.returncode, loaded.returncode) == (0, 0), trained.stderr + loaded.stderr
+        assert read_results(RUN, 30) == measured  # with the seconds of training
+        folder = RunFolder(SMALL, Path("checkpoints").absolute())
+    # Each model is measured once: those of the steps 20 and 30, and the loaded one.
+    assert len(calls) == 2 * 3
+    model = VAE(nn="tiny", z_dim=3)
+    model.load_state_dict(torch.load(folder.model(30)))
+    results = json.loads(folder.results(30).read_text())
+    return SimpleNamespace(
+        trained=trained, loaded=loaded, folder=folder, model=model, results=results
+    )
 
 
 @pytest.mark.slow
-def test_a_run_trains_and_reports(run_vae, small, synthetic_images):
-    trained = run_vae(*small, "--iter_save", 20)
-    assert trained.returncode == 0, trained.stderr
-    lines = trained.stdout.splitlines()
-    assert lines[:6] == [
-        "Arguments: --z 3 --iter_max 30 --iter_save 20 --nn tiny --dataset synthetic",
-        f"Model name: {NAME}",
+def test_a_run_prints_what_it_does_and_its_bounds(run, synthetic_images):
+    assert run.trained.stdout.splitlines()[:6] == [
+        "Arguments: --z 3 --iter_max 30 --iter_save 20 --train 2 --nn tiny --dataset synthetic "
+        "--iwae 20 --figures 1",
+        f"Model name: {SMALL.name}",
         "Device: cpu",
         "Data: synthetic, 600 training and 300 test images",
-        f"Saved to checkpoints/{NAME}/model-00020.pt",
-        f"Saved to checkpoints/{NAME}/model-00030.pt",
+        f"Saved to {RUN.model(20)}",
+        f"Saved to {RUN.model(30)}",
     ]
-    assert "run 0: 100%" in trained.stderr
-    assert "30/30" in trained.stderr
-    assert "loss=" in trained.stderr
-    assert RUN.saved_steps() == [20, 30]
-    model = load_trained(SMALL, CPU)
-    assert bounds_of(trained.stdout) == lines_of(evaluate.measure(model, synthetic_images))
+    assert all(part in run.trained.stderr for part in ("run 0: 100%", "30/30", "loss="))
+    subset, everything, *_ = evaluate.measure(run.model, synthetic_images)
+    assert lines_with("NELBO", run.trained) == [
+        f"NELBO: {nelbo}. KL: {bounds.kl:.2f}. REC: {bounds.rec:.2f}  (synthetic, {images})"
+        for bounds, nelbo, images in (
+            (subset, f"{subset.nelbo:.2f}", "100 test images"),
+            (everything, f"{everything.nelbo:.2f} ± {everything.error:.2f}", "all 300 test images"),
+        )
+    ]
+    assert lines_with("NELBO", run.loaded) == lines_with("NELBO", run.trained)
+    assert lines_with("Saved to", run.loaded) == []
+    assert read_results(run.folder, 30).all == everything
 
 
 @pytest.mark.slow
-def test_a_run_writes_its_pictures_into_its_folder(run_vae, small):
-    trained = run_vae(*small, "--iter_save", 20, "--figures", 1)
-    assert trained.returncode == 0, trained.stderr
-    folder = Path("checkpoints", NAME)
-    pictures = [folder / f"{name}.png" for name in PICTURES]
-    assert sorted(folder.glob("*.png")) == pictures
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
-    lines = trained.stdout.splitlines()
-    assert sorted(line for line in lines if line.startswith("Visualization")) == [
-        f"Visualization saved at {path}" for path in pictures
-    ]
-    assert not Path("visualizing_result.png").exists()  # only for the assignment's settings
-    model = load_trained(SMALL, CPU)
+def test_a_run_writes_its_pictures_into_its_folder(run, tmp_path):
+    names = ["interpolation", "latent_space", "learning_curve", "reconstructions"]
+    pictures = [f"{name}.png" for name in (*names, "visualizing_result")]
+    assert sorted(path.name for path in run.folder.path.glob("*.png")) == pictures
+    assert all((run.folder.path / name).read_bytes()[1:4] == b"PNG" for name in pictures)
+    shown = lines_with("Visualization saved at ", run.trained)
+    assert sorted(line.rpartition("/")[2] for line in shown) == pictures
+    # Only a run of the assignment's settings also leaves its picture in the current folder.
+    assert not (run.folder.path.parent.parent / pictures[-1]).exists()
     with seeded(evaluate.SEED, CPU):
-        visualize.visualize_samples(model, save_path="expected.png", title=SMALL.title)
-    assert Path("expected.png").read_bytes() == (folder / "visualizing_result.png").read_bytes()
+        path = tmp_path / "expected.png"
+        visualize.visualize_samples(run.model, save_path=path, title=SMALL.title)
+    assert path.read_bytes() == (run.folder.path / pictures[-1]).read_bytes()
 
 
 @pytest.mark.slow
-def test_a_loaded_model_also_has_importance_weighted_bounds(run_vae, small, synthetic_images):
-    trained = run_vae(*small)
-    picture = (RUN.path / "visualizing_result.png").read_bytes()
-    of_training = read_results(RUN, 30)
-    loaded = run_vae(*small, "--train", 0)
-    assert loaded.returncode == 0, loaded.stderr
-    assert bounds_of(loaded.stdout) == bounds_of(trained.stdout)
-    assert "Saved to" not in loaded.stdout
-    lines = [line for line in loaded.stdout.splitlines() if "IWAE" in line]
-    assert all(line.endswith("(synthetic, 100 test images)") for line in lines)
-    iwae = [line.split("  (")[0].split(": ") for line in lines]
-    assert [name for name, _ in iwae] == [f"Negative IWAE-{k}" for k in (1, 10, 100, 1000)]
-    values = [float(value) for _, value in iwae]
-    assert values == sorted(values, reverse=True)
-    measured = read_results(RUN, 30)
-    assert measured == of_training  # the bounds again, and the seconds of training
-    assert abs(values[0] - measured.subset.nelbo) < 1
-    model, x = load_trained(SMALL, CPU), synthetic_images.subset_bits
-    for k, (_, value) in zip((1, 10, 100, 1000), iwae, strict=True):
-        assert value == f"{evaluate.negative_iwae(model, x, k):.2f}"
-    assert (RUN.path / "visualizing_result.png").read_bytes() == picture
-    results = json.loads(RUN.results(30).read_text())
-    assert [f"{value:.2f}" for value in results["negative IWAE"].values()] == [v for _, v in iwae]
-    assert [*results["negative IWAE"]] == ["1", "10", "100", "1000"]
-    of_dimensions = results["KL of each latent dimension"]
+def test_importance_weighted_bounds_are_printed_and_saved(run, synthetic_images):
+    samples, x = (1, 10, 100, 1000), synthetic_images.subset_bits
+    values = [f"{evaluate.negative_iwae(run.model, x, number):.2f}" for number in samples]
+    for finished in (run.trained, run.loaded):
+        assert [line for line in lines_with("IWAE", finished) if "100 test" in line] == [
+            f"Negative IWAE-{number}: {value}  (synthetic, 100 test images)"
+            for number, value in zip(samples, values, strict=True)
+        ]
+    saved = run.results["negative IWAE"]
+    assert {name: f"{value:.2f}" for name, value in saved.items()} == {
+        str(number): value for number, value in zip(samples, values, strict=True)
+    }
+    of_dimensions = run.results["KL of each latent dimension"]
     assert len(of_dimensions) == 3
-    assert sum(of_dimensions) == pytest.approx(measured.subset.kl, rel=1e-4)
+    assert sum(of_dimensions) == pytest.approx(run.results["test"]["KL"], rel=1e-4)
+    assert run.results["seconds"] > 0
 
 
 @pytest.mark.slow
-def test_runs_are_compared_by_their_folders_only(run_vae, small):
-    for options in ((), ("--run", 1), ("--kl_weight", 4)):
-        assert run_vae(*small, *options).returncode == 0
-    compared = run_vae("--compare", 1, "--data_dir", "nowhere", "--dataset", "mnist")
-    assert (compared.returncode, compared.stderr) == (0, "")
-    *_, first, second = compared.stdout.splitlines()
-    starts = {line.removeprefix("| ").split(" | ")[0] for line in (first, second)}
-    assert len(starts) == 2 and sum("kl_weight" in start for start in starts) == 1
-    Path("checkpoints").rename("elsewhere")
-    nothing = run_vae("--compare", 1)
-    assert nothing.returncode == 1
-    assert nothing.stderr.startswith("run_vae.py: there are no ")
-
-
-@pytest.mark.slow
-def test_the_report_shows_and_saves_the_bounds_that_training_measured(run_vae, small, monkeypatch):
-    calls, bounds = [], evaluate.bounds
-    monkeypatch.setattr(
-        evaluate, "bounds", lambda *arguments: calls.append(1) or bounds(*arguments)
-    )
-    finished = run_vae(*small)
-    assert finished.returncode == 0
-    measured = read_results(RUN, 30)
-    assert lines_of(measured) == bounds_of(finished.stdout)
-    assert measured.seconds > 0
-    assert len(calls) == 2  # once for each set of test images
-    again = run_vae(*small, "--resume", 1)
-    assert bounds_of(again.stdout) == bounds_of(finished.stdout)
-    assert read_results(RUN, 30)[:2] == measured[:2]
-
-
-@pytest.mark.slow
-def test_the_bounds_of_a_model_from_another_program_are_saved(run_vae, small):
-    """Its folder holds a single file."""
-    RUN.path.mkdir(parents=True)
-    torch.save({"state_dict": VAE(nn="tiny", z_dim=3).state_dict()}, RUN.model(30))
-    loaded = run_vae(*small, "--train", 0)
-    assert loaded.returncode == 0, loaded.stderr
-    measured = read_results(RUN, 30)
-    assert bounds_of(loaded.stdout) == lines_of(measured)
-    assert math.isnan(measured.seconds)  # of training; unknown
-    assert not RUN.metrics.exists()
+def test_importance_weighted_bounds_on_all_images_are_printed_and_saved(run, synthetic_images):
+    (found,) = run.results["negative IWAE of all test images"].values()
+    x = synthetic_images.test_bits
+    each = [evaluate.negative_iwae(run.model, image, 20) for image in x.split(1)]
+    assert found["bound"] == pytest.approx(mean(each), abs=0.5)
+    assert found["standard error"] == pytest.approx(stdev(each) / math.sqrt(300), rel=0.5)
+    assert found["bits per dimension"] == pytest.approx(found["bound"] / 784 / math.log(2))
+    assert found["active units"] == evaluate.active_units(run.model, x)
+    for line in (
+        "Negative IWAE-20: {bound:.2f} ± {standard error:.2f}  (synthetic, all 300 test images)",
+        "Active units: {active units} of 3. Bits per dimension: {bits per dimension:.4f}",
+    ):
+        assert line.format(**found) in run.trained.stdout.splitlines()
 
 
 @pytest.mark.slow
@@ -163,7 +151,8 @@ def test_every_option_reaches_the_run(run_vae, small, synthetic_images, tmp_path
     chosen = Settings("tiny", 2, 7, 5e-4, "linear", 2.5, 12, "synthetic", 90, 4)
     folder = RunFolder(chosen)
     models = [folder.model(step).read_bytes() for step in (5, 10, 12)]
-    assert f"Model name: {chosen.name}\n" in finished.stdout
+    assert lines_with("510 training, 90 validation and 300 test images", finished)
+    assert len(lines_with("NELBO", finished)) == 3
 
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
@@ -172,69 +161,138 @@ def test_every_option_reaches_the_run(run_vae, small, synthetic_images, tmp_path
 
 
 @pytest.mark.slow
-def test_the_report_has_importance_weighted_bounds_on_all_images(run_vae, small, synthetic_images):
-    finished = run_vae(*small, "--iwae", 20)
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_run_of_the_assignment_also_writes_its_picture_and_page(run_vae, monkeypatch, alone):
+    """The data set and the number of the run do not matter, but one of several runs does not."""
+    if not alone:
+        monkeypatch.setenv(ONE_OF_SEVERAL, "1")
+    page = ("--explorer", int(alone))
+    finished = run_vae("--dataset", "synthetic", "--iter_max", 1, "--run", 3, *page)
     assert finished.returncode == 0, finished.stderr
-    (measured,) = json.loads(RUN.results(30).read_text())[
-        "negative IWAE of all test images"
-    ].values()
-    model, x = load_trained(SMALL, CPU), synthetic_images.test_bits
-    each = [evaluate.negative_iwae(model, image, 20) for image in x.split(1)]
-    assert measured["bound"] == pytest.approx(mean(each), abs=0.5)
-    assert measured["standard error"] == pytest.approx(stdev(each) / math.sqrt(300), rel=0.5)
-    assert measured["bits per dimension"] == pytest.approx(measured["bound"] / 784 / math.log(2))
-    shown = "{bound:.2f} ± {standard error:.2f}  (synthetic, all 300 test images)"
-    assert f"Negative IWAE-20: {shown.format(**measured)}" in finished.stdout
+    picture = Path("visualizing_result.png")
+    [folder] = Path("checkpoints").glob("*_run=0003")
+    assert lines_with(f"Visualization saved at {folder / picture}", finished)
+    assert picture.exists() == (folder / "explorer.html").exists() == alone
+    if alone:
+        assert picture.read_bytes() == (folder / picture).read_bytes()
+        assert lines_with(f"Explorer saved at {folder}/explorer.html", finished)
+        assert "z = 10, run 3, 1 steps" in (folder / "explorer.html").read_text(encoding="utf-8")
 
 
-def test_more_validation_images_than_there_are_is_an_error(run_vae, small):
-    finished = run_vae(*small, "--valid", 600)
-    assert finished.returncode == 2
-    assert "--valid" in finished.stderr and "600 training images" in finished.stderr
+# Faults.
 
 
-@pytest.mark.slow
-def test_a_longer_run_continues_a_shorter_one(run_vae, small):
-    first = run_vae(*small, "--iter_max", 10)
-    assert first.returncode == 0, first.stderr
-    longer = run_vae(*small, "--resume", 1)
-    assert longer.returncode == 0, longer.stderr
-    assert "Resuming at step 10\n" in longer.stdout
-    assert "model-00010.pt" not in longer.stdout  # it existed
-    new = run_vae(*small)
-    assert f"checkpoints/{NAME}.1; --resume 1 would" in new.stdout
-    models = [Path("checkpoints", name, "model-00030.pt") for name in (NAME, f"{NAME}.1")]
-    assert models[0].read_bytes() == models[1].read_bytes()
-
-
-@pytest.mark.slow
-def test_train_2_trains_and_prints_importance_weighted_bounds(run_vae, small, monkeypatch):
-    monkeypatch.setattr(evaluate, "negative_iwae", lambda model, x, iw: float(iw))
-    trained = run_vae(*small, "--train", 2)
-    assert trained.returncode == 0, trained.stderr
-    assert "Saved to" in trained.stdout
-    for iw in (1, 10, 100, 1000):
-        assert f"\nNegative IWAE-{iw}: {iw}.00  (synthetic, 100 test images)\n" in trained.stdout
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["--train", 0], 1, f"no checkpoint {RUN.model(30)}"),
+        (["--valid", 600], 2, "--valid"),
+        (["--dataset", "mnist", "--data_dir", "nowhere"], 1, "--dataset synthetic"),
+        # A folder that is named and has no MNIST is perhaps a slip of typing.
+        (["--dataset", "auto", "--data_dir", "nowhere"], 1, "--dataset synthetic"),
+        # The shell does not expand --data_dir=~/mnist.
+        (["--dataset", "mnist", "--data_dir=~/mnist"], 1, "/home/mnist/MNIST/raw"),
+        (["--compare"], 1, "no finished runs"),
+        (["--device", "cuda:99"], 2, "cuda:99"),
+    ],
+)
+def test_a_fault_of_the_user_is_one_sentence(
+    run_vae, small, monkeypatch, tmp_path, arguments, status, words
+):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert words in sentence_of(run_vae(*small, *arguments), status)
+    assert not [*Path().iterdir()]
 
 
 @pytest.mark.slow
-def test_a_run_with_the_assignments_settings_also_writes_the_assignments_picture(run_vae):
-    """The data set and the number of the run do not matter."""
-    finished = run_vae("--dataset", "synthetic", "--iter_max", 1, "--run", 3)
+def test_auto_trains_on_synthetic_digits_without_a_network(run_vae, small):
+    """Here the folder of the download cannot be created either."""
+    Path("data").mkdir()
+    Path("data", "MNIST").write_text("a file")
+    finished = run_vae(*small, "--dataset", "auto")
     assert finished.returncode == 0, finished.stderr
-    name = "visualizing_result.png"
-    folder = Path("checkpoints/model=vae_z=10_dataset=synthetic_run=0003")
-    for line in (f"Visualization saved at ./{name}", f"Visualization saved at {folder}/{name}"):
-        assert line in finished.stdout.splitlines()
-    assert Path(name).read_bytes() == (folder / name).read_bytes()
+    assert finished.stderr.count("Warning: ") == 1
+    assert "--data_dir" in finished.stderr and "Traceback" not in finished.stderr
+    assert all("(synthetic, " in line for line in lines_with("NELBO", finished))
+    # The run's name has the data set, so that the model is not measured on MNIST later.
+    assert [path.name for path in Path("checkpoints").glob("model*")] == [RUN.path.name]
 
 
 @pytest.mark.slow
-def test_the_explorer_is_written_into_the_runs_folder(run_vae, small):
-    finished = run_vae(*small, "--nn", "v1", "--iter_max", 2, "--explorer", 1)
-    assert finished.returncode == 0, finished.stderr
-    path = Path("checkpoints/model=vae_z=03_dataset=synthetic_run=0000/explorer.html")
-    assert f"Explorer saved at {path}; open it in a browser" in finished.stdout.splitlines()
-    page = path.read_text(encoding="utf-8")
-    assert page.startswith("<!doctype html>")
-    assert "z = 3, run 0, 2 steps, synthetic digits" in page
+def test_a_report_continues_after_a_fault(run_vae, small, monkeypatch):
+    """A picture cannot be written, and a bound overflows."""
+    (RUN.path / "interpolation.png").mkdir(parents=True)
+    monkeypatch.setattr(utils, "log_mean_exp", lambda x, dim: x.exp().mean(dim).log())
+    finished = run_vae(*small, "--train", 2, "--figures", 1)
+    assert finished.returncode == 3
+    overflow, picture = (x for x in finished.stderr.splitlines() if x.startswith("run_vae.py"))
+    assert "log_mean_exp" in overflow and f"{RUN.path}/interpolation.png" in picture
+    assert len(lines_with("NELBO", finished)) == 2
+    found = json.loads(RUN.results(30).read_text(), parse_constant=pytest.fail)
+    assert found["negative IWAE"] == {}
+    written = [path.stem for path in sorted(RUN.path.glob("*.png")) if path.is_file()]
+    assert written == ["latent_space", "learning_curve", "reconstructions", "visualizing_result"]
+
+
+def test_a_model_is_reported_in_evaluation_mode(run_vae, small, monkeypatch):
+    modes = []
+
+    def write_all(model, *_):
+        modes.append((model.training, torch.is_grad_enabled()))
+
+    monkeypatch.setattr("codebase.pictures.gallery.write_all", write_all)
+    assert run_vae(*small, "--figures", 1).returncode == 0
+    assert modes == [(False, False)]
+
+
+@pytest.mark.slow
+def test_a_model_whose_bounds_are_not_finite_is_not_reported(run_vae, small, monkeypatch):
+    assert run_vae(*small).returncode == 0
+    monkeypatch.setattr(utils, "kl_normal", lambda qm, qv, pm, pv: qm.sum(-1) * torch.inf)
+    finished = run_vae(*small, "--train", 0)
+    assert "not finite" in sentence_of(finished, 1)
+    assert not lines_with("NELBO", finished)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (BrokenPipeError(32, "Broken pipe"), 1, "Broken pipe"),
+        (FileExistsError(17, "File exists", "checkpoints"), 1, "checkpoints: File exists"),
+    ],
+)
+def test_ctrl_c_and_an_error_of_the_system_are_one_sentence(
+    run_vae, small, monkeypatch, error, status, words
+):
+    """The error comes with the first line that is printed."""
+
+    def non_defaults(_):
+        raise error
+
+    monkeypatch.setattr(program, "non_defaults", non_defaults)
+    assert words in sentence_of(run_vae(*small), status)
+
+
+@pytest.mark.parametrize(("arguments", "status"), [([], 1), (["--help"], 0), (["--z", "0"], 2)])
+def test_a_library_that_is_not_installed_is_named(start, arguments, status):
+    hide = "import runpy, sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]"
+    command = f"{hide}; runpy.run_path(sys.argv[0], run_name='__main__')"
+    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parent)}
+    process = start("-c", command, SCRIPT, *arguments, env=environment)
+    _, errors = process.communicate()
+    assert process.returncode == status
+    assert ("pip install -r requirements.txt" in errors) == (status == 1)
+    assert errors.count("\n") == (status > 0)
+
+
+@pytest.mark.slow
+def test_the_script_runs_with_any_encoding_and_a_reader_that_goes_away(start, script, small):
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    process = start(script, *small, "--data_dir", "dätä", env=environment)
+    assert " --data_dir d\\xe4t\\xe4\n" in process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait() == 1
+    assert errors.splitlines()[-1].startswith("run_vae.py: ") and "Broken pipe" in errors
+    assert "Traceback" not in errors

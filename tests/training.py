@@ -1,44 +1,26 @@
 """A small run for tests of training, and ways to watch, interrupt and compare it."""
 
-import csv
-import json
-import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from subprocess import PIPE, Popen
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from codebase import evaluate
-from codebase.data import Images, batch_indices
-from codebase.models import nns
+from codebase.data import Images
 from codebase.models.vae import VAE
 from codebase.runs import checkpoint
 from codebase.runs.folder import RunFolder
+from codebase.runs.results import read_metrics
 from codebase.settings import Settings
 from codebase.system.errors import Interrupted
 from codebase.train import load_trained, train
 
 CPU = torch.device("cpu")
-NETWORKS = str(Path(__file__).parent / "networks")
-# A program that locks the folder of the settings in its argument until its standard input ends.
-HOLDER = """
-import json, sys
-from codebase.runs.folder import RunFolder
-from codebase.settings import Settings
-
-with RunFolder(Settings(**json.loads(sys.argv[1]))).lock():
-    print("held", flush=True)
-    sys.stdin.read()
-"""
 TINY = Settings(nn="tiny", z=2, batch_size=10, dataset="synthetic", iter_max=30)
 RUN = RunFolder(TINY)
 FOLDER, STATE = RUN.path, RUN.state
@@ -57,13 +39,6 @@ def make_images() -> Images:
 
 
 IMAGES = make_images()
-
-
-def settle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use an empty folder, the small networks, and few passes when measuring."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(evaluate, "SUBSET_PASSES", 2)
-    monkeypatch.setattr(nns, "__path__", [*nns.__path__, NETWORKS])
 
 
 def train_small(settings: Settings = TINY, **options) -> VAE:
@@ -85,44 +60,16 @@ def after_each_step(act: Callable[[int, Optimizer], object]) -> Iterator[None]:
         handle.remove()
 
 
-@contextmanager
-def clock_of_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """A clock on which each training step takes `step` seconds."""
-    clock = SimpleNamespace(now=1000.0, step=1.0)
-
-    def tick(*_):
-        clock.now += clock.step
-
-    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
-    with after_each_step(tick):
-        yield clock
+def signal_after(steps: int, number: int = signal.SIGTERM):
+    """Raise a signal after so many steps inside the block."""
+    return after_each_step(lambda step, _: step == steps and signal.raise_signal(number))
 
 
-def interrupt(
-    settings: Settings = TINY, after: int = 1, number: int = signal.SIGTERM, **options
-) -> Interrupted:
-    """Train for `after` steps, raise a signal before the last of them, and return the exception."""
-
-    def indices(*arguments):
-        for step, batch in enumerate(batch_indices(*arguments), 1):
-            if step == after:
-                signal.raise_signal(number)
-            yield batch
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted) as caught:
-        patch.setattr("codebase.train.batch_indices", indices)
+def interrupt(settings: Settings = TINY, after: int = 1, **options) -> Interrupted:
+    """Train for `after` steps, raise a signal in the last of them, and return the exception."""
+    with signal_after(after), pytest.raises(Interrupted) as caught:
         train_small(settings, **options)
     return caught.value
-
-
-def hold(start: Callable[..., Popen], folder: RunFolder) -> Popen:
-    """Start a process that locks the folder, as one that trains does, until its input ends."""
-    root = str(Path(__file__).parent.parent)
-    environment = os.environ | {"PYTHONPATH": root}
-    settings = json.dumps(folder.settings._asdict())
-    holder = start("-c", HOLDER, settings, stdin=PIPE, env=environment)
-    assert holder.stdout.readline() == "held\n", holder.stderr.read()
-    return holder
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -143,10 +90,9 @@ def state_step(folder: RunFolder = RUN) -> int:
     return checkpoint.load(folder.state)["training"]["step"] if folder.state.exists() else 0
 
 
-def bounds_in(folder: Path, images: str) -> dict[int, tuple[float, ...]]:
+def bounds_in(images: str, folder: RunFolder = RUN) -> dict[int, tuple[float, ...]]:
     """NELBO, KL and REC on these images in metrics.csv, by the step."""
-    _, *lines = csv.reader((folder / "metrics.csv").read_text().splitlines())
-    return {int(line[0]): tuple(map(float, line[2:5])) for line in lines if line[1] == images}
+    return {row.step: row.bounds[:3] for row in read_metrics(folder) if row.images == images}
 
 
 def same_parameters(a: VAE, b: VAE) -> bool:

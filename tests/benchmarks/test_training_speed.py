@@ -30,60 +30,50 @@ def training_speed(monkeypatch, capsys):
             status = stop.code
         return status, *capsys.readouterr()
 
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # The benchmark changes it.
     threads = torch.get_num_threads()
-    torch.set_num_threads(2)  # The tests choose another number.
+    torch.set_num_threads(2)
     yield run
     torch.set_num_threads(threads)
 
 
 @pytest.mark.slow
-def test_the_benchmark_prints_its_table(training_speed):
-    options = ("--dataset", "synthetic", "--steps", 5, "--threads", 1)
-    status, output, errors = training_speed(*options)
-    assert status == 0, errors
-    machine, _, _, _, conventional, project, recipe, products, *_ = output.splitlines()
-    assert re.search(r" 1 threads, synthetic, 7 rounds of 5 steps, load average \d+\.\d ", machine)
-    assert conventional.startswith("| conventional loop |")
-    assert conventional.endswith("| 1.00 |")
-    assert project.startswith("| this project |")
-    assert products.startswith("| matrix products alone |")
-    assert recipe.startswith("| its recipe |")
-    words = r"bound: (\d+) s by 20,000 steps of the conventional loop, (\d+) s by 4,000 of the "
-    seconds = re.search(words, output).groups()
-    for line, steps, shown in ((conventional, 20_000, seconds[0]), (recipe, 4_000, seconds[1])):
-        assert int(shown) == pytest.approx(float(line.split("|")[2]) * steps / 1000, abs=1)
-    for line in (conventional, project, recipe, products):
-        median, extremes, rate = (cell.strip() for cell in line.split("|")[2:5])
-        least, most = map(float, extremes.split(" to "))
-        assert 0 < least <= float(median) <= most
-        assert float(rate) == pytest.approx(1000 / float(median), rel=0.05, abs=1)
-
-
-@pytest.mark.slow
-def test_without_jax_the_benchmark_times_the_rest(training_speed, monkeypatch):
+def test_the_benchmark_prints_its_table_also_without_jax(training_speed, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    options = ("--against", "jax", "--dataset", "synthetic", "--steps", 1, "--threads", 1)
+    options = ("--against", "jax", "--dataset", "synthetic", "--steps", 3, "--threads", 1)
     status, output, errors = training_speed(*options)
     assert status == 0, errors
-    assert "pip install jax optax" in output
-    assert "| this project |" in output
-    assert "| JAX" not in output
+    assert "pip install jax" in output and "| JAX" not in output
+    assert re.search(r" 1 threads, synthetic, 7 rounds of 3 steps", output)
+    medians = {}
+    for line in output.splitlines():
+        if cells := re.fullmatch(r"\| (.+) \| (.+) \| (.+) to (.+) \| (.+) \| (.+) \|", line):
+            median, least, most, rate, ratio = map(float, cells.groups()[1:])
+            assert 0 < least <= median <= most
+            assert rate == pytest.approx(1000 / median, rel=0.05, abs=1)
+            medians[cells[1]] = median, ratio
+    names = ["conventional loop", "this project", "its recipe", "matrix products alone"]
+    assert [*medians] == names
+    assert medians[names[0]][1] == 1
+    seconds = re.search(r"(\d+) s by 20,000 steps .* (\d+) s by 4,000 ", output).groups()
+    for name, steps, shown in ((names[0], 20_000, seconds[0]), (names[2], 4_000, seconds[1])):
+        assert int(shown) == pytest.approx(medians[name][0] * steps / 1000, abs=1 + steps / 1e5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (("--steps", 0), "argument --steps: "),
-        (("--device", "abacus"), "argument --device: "),
-        (("--dataset", "letters"), "argument --dataset: "),
-        (("--dataset", "mnist", "--data_dir", BENCHMARK), "MNIST is not in "),
+        (("--steps", 0), "--steps"),
+        (("--device", "abacus"), "--device"),
+        (("--dataset", "letters"), "--dataset"),
+        (("--dataset", "mnist", "--data_dir", BENCHMARK), "MNIST"),
     ],
 )
 def test_a_wrong_argument_gets_one_sentence(training_speed, arguments, words):
     status, output, errors = training_speed(*arguments)
     assert (status, output) == (2, "")
-    assert errors.startswith(f"training_speed.py: {words}")
+    assert errors.startswith("training_speed.py: ") and words in errors
     assert errors.count("\n") == 1
 
 

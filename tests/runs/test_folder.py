@@ -6,19 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from training import TINY, hold, load_small, settle, train_small
 
-from codebase.runs.folder import CHECKPOINTS, RunFolder
+from codebase.runs.folder import RunFolder
 from codebase.settings import Settings
 from codebase.system.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("place")
 RUN = RunFolder(Settings())
-
-
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 def test_the_files_have_the_names_of_the_assignment():
@@ -31,65 +25,27 @@ def test_the_files_have_the_names_of_the_assignment():
 def test_steps_are_listed_in_rising_order():
     assert RUN.saved_steps() == []
     RUN.path.mkdir(parents=True)
-    for step in (100000, 20, 10000):
+    for step in (100000, 20, 10000, 30000, 7, 5000, 300):
         RUN.model(step).touch()
     for other in (".model-00030.pt", "model-best.pt", "model-30.pt", "model-00030.pt.bak"):
         (RUN.path / other).touch()
-    assert RUN.saved_steps() == [20, 10000, 100000]
-
-
-# Which runs share a folder.
-
-
-def test_linear_runs_of_different_lengths_have_different_folders(tmp_path, monkeypatch, stray):
-    """After 20 steps, the longer run differs from the shorter one."""
-    settle(tmp_path, monkeypatch)
-    longer = TINY._replace(lr_schedule="linear", iter_max=40)
-    shorter = longer._replace(iter_max=20)
-    trained = [train_small(settings, iter_save=20) for settings in (longer, shorter)]
-    folders = RunFolder(longer), RunFolder(shorter)
-    assert {path for path in CHECKPOINTS.iterdir() if path.is_dir()} == {f.path for f in folders}
-    for settings, model in zip((longer, shorter), trained, strict=True):
-        assert torch.equal(load_small(settings).dec.net.bias, model.dec.net.bias)
-    middle, end = (torch.load(folder.model(20)) for folder in folders)
-    assert not torch.equal(middle["dec.net.bias"], end["dec.net.bias"])
-    with pytest.raises(UserError, match="there is no checkpoint"):
-        load_small(longer._replace(iter_max=10))
-
-
-def test_constant_runs_of_different_lengths_share_a_folder(tmp_path, monkeypatch, stray):
-    settle(tmp_path, monkeypatch)
-    shorter, longer = TINY._replace(iter_max=20), TINY._replace(iter_max=40)
-    train_small(longer, iter_save=20)
-    middle = load_small(shorter)
-    assert torch.equal(middle.dec.net.bias, train_small(shorter).dec.net.bias)
-    assert RunFolder(shorter).path == RunFolder(longer).path
-
-
-# The lock.
+    RUN.results(7).touch()
+    assert RUN.saved_steps() == [7, 20, 300, 5000, 10000, 30000, 100000]
+    assert RUN.saved_steps("results") == [7]
 
 
 def test_only_one_process_trains_in_a_folder():
     with pytest.raises(ZeroDivisionError), RUN.lock():
         assert list(RUN.path.iterdir()) == []
-        (RUN.path / "file").touch()
+        RUN.model(1).touch()
+        assert RUN.move_aside()  # the lock stays
         with pytest.raises(UserError, match=f"another process .* {RUN.path}"), RUN.lock():
             pass
         with RunFolder(Settings(run=1)).lock():
             pass
         raise ZeroDivisionError
     with RUN.lock():
-        assert [file.name for file in RUN.path.iterdir()] == ["file"]
-
-
-def test_the_lock_of_another_process_holds_until_it_dies(start):
-    holder = hold(start, RUN)
-    with pytest.raises(UserError, match="another"), RUN.lock():
-        pass
-    holder.kill()
-    holder.wait()
-    with RUN.lock():
-        pass
+        assert list(RUN.path.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
@@ -102,28 +58,8 @@ def test_a_warning_is_printed_where_the_file_system_has_no_locks(monkeypatch, ca
         RUN.model(1).touch()
     output, errors = capsys.readouterr()
     assert (output, errors.count("\n")) == ("", 1)
-    assert errors.startswith("Warning: ") and "without locks" in errors
+    assert errors.startswith("Warning: ") and "locks" in errors
     assert RUN.saved_steps() == [1]
-
-
-def test_a_folder_stays_locked_while_it_is_moved():
-    with RUN.lock():
-        RUN.model(1).touch()
-        assert RUN.move_aside()
-        with pytest.raises(UserError, match="another"), RUN.lock():
-            pass
-
-
-def test_a_file_in_the_place_of_a_folder_raises_an_os_error():
-    CHECKPOINTS.mkdir()
-    RUN.path.touch()
-    with pytest.raises(FileExistsError), RUN.lock():
-        pass
-    with pytest.raises(FileExistsError), RunFolder(Settings(), RUN.path).lock():
-        pass
-
-
-# An earlier run.
 
 
 def test_a_used_folder_is_moved_to_the_first_free_name():
@@ -149,4 +85,3 @@ def test_a_used_folder_is_moved_to_the_first_free_name():
     shutil.rmtree(places[1])
     RUN.state.touch()
     assert RUN.move_aside() == places[1]
-    assert not RunFolder(Settings(run=1)).is_used()

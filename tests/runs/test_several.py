@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import Popen
@@ -11,13 +12,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import wait_for
+from conftest import ROOT, wait_for
+from training import CPU, TINY
 
+from codebase import evaluate
 from codebase.runs import several
-from codebase.runs.several import run_each
+from codebase.runs.folder import RunFolder
+from codebase.runs.several import ONE_OF_SEVERAL, run_each
 from codebase.settings import Settings
 from codebase.system.errors import Interrupted
+from codebase.train import train
 
+pytestmark = pytest.mark.usefixtures("place")
 RUNS = [Settings(run=run, iter_max=500) for run in range(5)]
 # The beginning of each process below: its run, and functions to wait for others.
 BEGINNING = """
@@ -25,7 +31,7 @@ import os, pathlib, signal, sys, time
 run = int(sys.argv[-1].removeprefix("--run="))
 
 def wait_for(*names):
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 60
     while not all(os.path.exists(name) for name in names):
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -35,47 +41,35 @@ def touch(name):
 """
 
 
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 def each(program, runs=RUNS, jobs=2, threads=2):
     """Start a program for each run."""
     return run_each(runs, [sys.executable, "-c", BEGINNING + program], jobs, threads)
 
 
-def test_every_run_is_started_once_with_its_number(capsys):
-    assert each("with open(f'run-{run}', 'a') as file: file.write('started ')") == {}
-    assert [Path(f"run-{run}").read_text() for run in range(5)] == ["started "] * 5
-    assert "5 runs, 2 at a time, threads for each: 1\n" in capsys.readouterr().err
-
-
 def test_as_many_runs_work_at_the_same_time_as_jobs_says():
     program = """
+touch(f"process-{run}-{os.getpid()}")
+touch(f"begun-{run}")
 if run < 3:
-    touch(f"begun-{run}")
-    wait_for("begun-0", "begun-1", "begun-2")
+    wait_for(*(f"begun-{other}" for other in range(3)))
 touch(f"working-{run}")
 beside = len([*pathlib.Path().glob("working-*")])
 os.remove(f"working-{run}")
 sys.exit(beside > 3)
 """
     assert each(program, jobs=3) == {}
+    started = sorted(path.name.split("-")[1] for path in Path().glob("process-*"))
+    assert started == [*"01234"]  # each run once
 
 
-def test_one_at_a_time_they_run_in_order():
-    program = "with open('order', 'a') as file: file.write(str(run))"
-    assert each(program, jobs=1) == {}
-    assert Path("order").read_text() == "01234"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc of Linux")
-def test_a_run_that_has_ended_leaves_no_file_open():
+def test_one_at_a_time_they_run_in_order_and_leave_no_file_open():
     """A program may have a thousand runs, but only a thousand open files."""
-    program = "with open('open', 'a') as file: print(len(os.listdir('/proc/%s/fd')), file=file)"
-    assert each(program % os.getpid(), jobs=1) == {}
-    assert len(set(Path("open").read_text().split())) == 1
+    program = "with open('order', 'a') as file: print(run, len(os.listdir(FILES)), file=file)"
+    files = f"/proc/{os.getpid()}/fd" if sys.platform == "linux" else "."
+    assert each(program.replace("FILES", repr(files)), jobs=1) == {}
+    numbers, opened = zip(*map(str.split, Path("order").read_text().splitlines()), strict=True)
+    assert numbers == (*"01234",)
+    assert len({*opened}) == 1
 
 
 @pytest.mark.parametrize(
@@ -85,73 +79,94 @@ def test_processes_share_the_threads_and_not_the_batches_of_torchrun(
     monkeypatch, capsys, jobs, threads, runs, share
 ):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    program = "sys.exit(f\"{os.environ['OMP_NUM_THREADS']} {'TORCHELASTIC_RUN_ID' in os.environ}\")"
+    names = ("OMP_NUM_THREADS", ONE_OF_SEVERAL, "TORCHELASTIC_RUN_ID")
+    program = f"sys.exit(' '.join(os.environ.get(name, '-') for name in {names}))"
     failures = each(program, RUNS[:runs], jobs, threads)
-    assert {*failures.values()} == {f"{share} False"}
-    assert f", threads for each: {share}\n" in capsys.readouterr().err
+    assert {*failures.values()} == {f"{share} 1 -"}
+    assert f"threads for each: {share}\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("device", "processes", "jobs"), [("cpu", 1, 5), ("cpu", 2, 1), ("cuda", 1, 1)]
+    ("device", "rank", "size", "jobs"),
+    [("cpu", 0, 1, 5), ("cuda", 0, 1, 1), ("cpu", 0, 2, 1), ("cpu", 1, 2, 1)],
 )
 def test_one_run_per_thread_trains_at_a_time_but_one_on_a_gpu_or_under_torchrun(
-    run_vae, monkeypatch, device, processes, jobs
+    run_vae, monkeypatch, device, rank, size, jobs
 ):
-    """Each process gets the data that "auto" stands for, and under torchrun its device."""
+    """Processes of torchrun share the runs, and the first one prints the table.
+
+    Under torchrun, each run gets the device of its process.
+    """
     asked = []
 
     @contextmanager
     def connected(_):
-        yield SimpleNamespace(first=True, rank=0, size=processes, broadcast=str, gather=dict)
+        broadcast = {"broadcast": lambda _: "synthetic", "gather": dict}
+        yield SimpleNamespace(first=rank == 0, rank=rank, size=size, **broadcast)
 
     def run_each(runs, command, jobs, threads):
-        asked.append((jobs, threads))
-        own = "auto" if processes == 1 else device
+        asked.append(([settings.run for settings in runs], jobs, threads))
+        own = "auto" if size == 1 else device
         for option in (f"device={own}", "dataset=synthetic", "runs=1", "z=3"):
             assert f"--{option}" in command
         return {settings.run: "not today" for settings in runs}
 
-    monkeypatch.setattr(
-        "codebase.compute.processor.choose_device", lambda *_, **__: torch.device(device)
-    )
-    monkeypatch.setattr("codebase.datasets.loading.resolve", lambda *_: "synthetic")
+    # A process that only starts others does not probe the device.
+    chosen = {False: torch.device(device)}
+    monkeypatch.setattr("codebase.compute.processor.choose_device", lambda _, probe: chosen[probe])
+    # The first process decides for all which data "auto" means.
+    resolved = {"synthetic": "synthetic"} | ({} if rank else {"auto": "synthetic"})
+    monkeypatch.setattr("codebase.datasets.loading.resolve", lambda name, _: resolved[name])
     monkeypatch.setattr("codebase.compute.processes.connected", connected)
     monkeypatch.setattr("codebase.runs.several.run_each", run_each)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
-    finished = run_vae("--runs", 2, "--nn", "tiny", "--z", 3)
-    assert finished.returncode == 1
-    assert finished.stdout.count("failed: not today") == (2 if processes == 1 else 1)
-    assert asked == [(jobs, 5)]
+    earlier = RunFolder(Settings("tiny", 3, dataset="synthetic"))
+    earlier.path.mkdir(parents=True)
+    earlier.state.touch()
+    own = [0, 1, 2][rank::size]
+    for resume in (0, 1):
+        finished = run_vae("--runs", 3, "--nn", "tiny", "--z", 3, "--resume", resume)
+        assert asked.pop() == (own, jobs, 5)
+        assert finished.returncode == (rank == 0)
+        assert finished.stdout.count("failed: not today") == (0 if rank else len(own))
+        assert (f"{earlier.path.name}.1" in finished.stderr) == (resume == 0)
 
 
-def test_a_process_reads_no_input_prints_no_output_and_its_errors_are_shown(capfd):
-    """Standard output is only for the table."""
+def test_a_process_has_no_input_no_output_no_terminal_and_its_errors_are_shown(capfd):
+    """Standard output is only for the table, and Ctrl-C reaches the parent alone."""
     program = """
 print("output", file=sys.stdout, flush=True)
 print(f"step {run}", end="\\r", file=sys.stderr)
-sys.exit(not os.path.samefile("/dev/stdin", os.devnull))
+sys.exit(not os.path.samefile("/dev/stdin", os.devnull) or os.getsid(0) != os.getpid())
 """
     assert each(program, RUNS[3:4]) == {}
     output, errors = capfd.readouterr()
-    assert output == ""
-    assert "step 3" in errors
+    assert output == "" and "step 3" in errors
 
 
 def test_the_bar_counts_shares_of_runs_so_that_it_knows_the_time_that_remains(monkeypatch, capsys):
+    """The runs wait at 40 % until the bar has shown it."""
+    shown = []
+
+    def sleep(seconds):
+        shown.append(capsys.readouterr().err)
+        if "0.8/2" in shown[-1]:
+            Path("seen").touch()
+        time.sleep(seconds)
+
+    monkeypatch.setattr(several, "time", SimpleNamespace(sleep=sleep))
     monkeypatch.setattr(several, "is_interactive", lambda: True)
-    each("print(f'run {run}:  40%|####', file=sys.stderr); time.sleep(1)", RUNS[:2])
-    shown = capsys.readouterr().err
-    assert "| 0.8/2 [00:0" in shown and "| 2.0/2 [" in shown
-    assert re.search(r"\| 0.8/2 \[00:0\d<00:0\d, run 0:", shown)
+    each("print(f'run {run}:  40%|####', file=sys.stderr, flush=True); wait_for('seen')", RUNS[:2])
+    shown = "".join(shown) + capsys.readouterr().err
+    assert re.search(r"0\.8/2 .*<.*run 0:  40%, run 1:  40%", shown) and "2.0/2" in shown
 
 
 @pytest.mark.parametrize(
     ("program", "message"),
     [
         ("sys.exit('run_vae.py: a sentence')", "a sentence"),
-        ("print('5%\\r7%\\rthe last', file=sys.stderr); sys.exit(2)", "the last"),
-        ("print('the last\\n\\n  \\n', file=sys.stderr); sys.exit(1)", "the last"),
+        ("print('5%\\r7%\\rthe last\\n \\n', file=sys.stderr); sys.exit(2)", "the last"),
         ("sys.stderr.buffer.write(b'no \\xff text\\n'); sys.exit(1)", "no \ufffd text"),
         (
             "raise RuntimeError('CUDA error: busy\\nfor debugging pass X\\ncompile with Y')",
@@ -169,48 +184,95 @@ def test_a_run_that_fails_is_reported_by_the_line_of_its_error_and_stops_no_othe
 def test_a_run_is_finished_if_only_its_picture_fails(capsys):
     assert each("print('no page', file=sys.stderr); sys.exit(3)", RUNS[:2]) == {}
     errors = capsys.readouterr().err
-    assert "run 0: no page\n" in errors
-    assert "run 1: no page\n" in errors
+    assert "run 0: no page\n" in errors and "run 1: no page\n" in errors
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_is_passed_to_every_process_and_all_save(stray, number):
-    program = f"""
+def test_a_signal_is_passed_to_every_process_and_all_save(stray, monkeypatch, number):
+    """A process that starts while the signal comes is ended, too."""
+    program = """
 def save(*_):
-    touch(f"saved-{{run}}")
+    touch(f"saved-{run}")
     sys.exit(143)
 
 signal.signal(signal.SIGTERM, save)
-touch(f"begun-{{run}}")
-if run == 0:
-    wait_for("begun-1")
-    os.kill(os.getppid(), {number})
+touch(f"begun-{run}")
 wait_for("the signal")
 """
-    with pytest.raises(Interrupted, match="--resume 1") as caught:
-        each(program)
-    assert caught.value.status == 128 + number
-    assert sorted(path.name for path in Path().glob("*-*")) == [
-        *("begun-0", "begun-1", "saved-0", "saved-1")  # no other run has begun
-    ]
-    assert stray == []
 
-
-def test_a_process_that_starts_while_a_signal_comes_is_ended_too(stray, monkeypatch):
     class Started(Popen):
         def __init__(self, command, **options):
-            if command[-1] == "--run=1":
-                wait_for(Path("begun-0").exists)
-                os.kill(os.getpid(), signal.SIGTERM)
             super().__init__(command, **options)
+            if command[-1] == "--run=1":
+                wait_for(lambda: Path("begun-0").exists() and Path("begun-1").exists())
+                os.kill(os.getpid(), number)
 
     monkeypatch.setattr("codebase.runs.several.Popen", Started)
-    with pytest.raises(Interrupted):
-        each("touch(f'begun-{run}'); time.sleep(60); touch('was left alone')")
-    assert not Path("was left alone").exists()
+    with pytest.raises(Interrupted, match="--resume 1") as caught:
+        each(program, jobs=3)
+    assert caught.value.status == 128 + number
+    begun = {path.name for path in Path().glob("*-*")}
+    assert begun == {"begun-0", "begun-1", "saved-0", "saved-1"}  # no other run has begun
     assert stray == []
+
+
+def test_runs_whose_parent_is_killed_go_on_to_their_end(start):
+    """They do not write into a pipe that nobody reads."""
+    program = """
+touch(f"begun-{run}")
+wait_for("go")
+print(10_000 * "a line\\n", file=sys.stderr, flush=True)
+touch(f"ended-{run}")
+"""
+    parent = f"""
+import sys
+from codebase.runs.several import run_each
+from codebase.settings import Settings
+command = [sys.executable, "-c", {BEGINNING + program!r}]
+run_each([Settings(run=0), Settings(run=1)], command, 2, 2)
+"""
+    killed = start("-c", parent, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    for name in ("begun", "ended"):
+        wait_for(lambda name=name: len([*Path().glob(f"{name}-*")]) == 2)
+        killed.kill()
+        killed.wait()
+        Path("go").touch()
 
 
 def test_a_program_that_cannot_be_started_raises_an_os_error():
     with pytest.raises(FileNotFoundError, match="no such program"):
         run_each(RUNS, ["no such program"], jobs=2, threads=2)
+
+
+@pytest.mark.slow
+def test_the_command_line_trains_several_runs_and_a_run_that_fails_stops_no_other(
+    run_vae, script, small, synthetic_images, monkeypatch, tmp_path
+):
+    """A file in the place of its folder stops the first run."""
+    first, second = (
+        RunFolder(TINY._replace(z=3, batch_size=100, lr=5e-4, run=run)) for run in (2, 3)
+    )
+    monkeypatch.setattr(evaluate, "SUBSET_PASSES", 100)  # as in the processes
+    (tmp_path / "alone").mkdir()
+    with monkeypatch.context() as patch:
+        patch.chdir("alone")
+        _, measured = train(second.settings, synthetic_images, CPU)
+        model = second.model(30).read_bytes()
+    cells = [f"{value:.2f}" for value in (*measured.subset[:3], measured.all.nelbo)]
+
+    # The processes run the copy of the project.
+    monkeypatch.setattr("run_vae.__file__", str(script))
+    second.path.mkdir(parents=True)
+    second.state.write_text("of an earlier run")
+    first.path.write_text("in the way")
+    finished = run_vae(*small, "--lr", 5e-4, "--runs", 2, "--run", 2)
+    assert finished.returncode == 1
+    assert second.model(30).read_bytes() == model
+    assert finished.stderr.count(f"{second.path.name}.1; --resume 1") == 1
+    assert Path(f"{second.path}.1", second.state.name).exists()
+    # Standard output holds nothing but the table.
+    title, empty, _, _, failed, line, average = finished.stdout.splitlines()
+    assert title.endswith(f"{first.path.name}-0003_steps=30") and empty == ""
+    assert failed.startswith(f"| 2 | failed: {first.path}: File exists |")
+    assert re.fullmatch(rf"\| 3 \| {' . '.join(cells)} . \d\d:\d\d . 30 . synthetic \|", line)
+    assert average.startswith(f"| average | {' | '.join(cells)} |")

@@ -20,15 +20,11 @@ from codebase.runs.tables import compare, report_runs
 from codebase.settings import Settings
 from codebase.system.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("place")
 VALUES = ["NELBO", "KL", "REC", "NELBO, all test images", "seconds"]
 RUNS = [Settings(run=run, iter_max=500, lr=0.002) for run in range(3)]
 LAST = {0: (100.0, 20.0, 80.0, 99.0, 61.9), 2: (102.5, 19.0, 83.5, 98.0, 3600.0)}
 BEST, USUAL = Settings(lr=0.004, lr_schedule="linear", iter_max=8000), Settings()
-
-
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 def put(settings, nelbo, kl, rec, on_all, seconds=60.0, step=None, valid=None):
@@ -46,13 +42,9 @@ def put(settings, nelbo, kl, rec, on_all, seconds=60.0, step=None, valid=None):
 
 def cells(output):
     """The cells of a Markdown table, without the rule below its header."""
-    lines = [line for line in output.splitlines() if line.startswith("|")]
-    assert lines[1] == "|" + " --- |" * (lines[0].count("|") - 1)
-    return [
-        line.removeprefix("| ").removesuffix(" |").split(" | ")
-        for line in lines
-        if line != lines[1]
-    ]
+    header, rule, *lines = (line for line in output.splitlines() if line.startswith("|"))
+    assert rule == "|" + " --- |" * (header.count("|") - 1)
+    return [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in (header, *lines)]
 
 
 # The table of --runs.
@@ -98,42 +90,38 @@ def test_the_table_averages_the_finished_runs(two_runs, reported):
     ]
     [path] = CHECKPOINTS.glob("*.csv")
     assert path.name == "model=vae_z=10_lr=0.002_run=0000-0002_steps=500.csv"
+    earlier = path.read_bytes()
+    path.write_bytes(b"\xff\x00")  # it is replaced
+    reported(RUNS, {1: "no"})
+    assert path.read_bytes() == earlier
 
 
 def test_one_run_has_no_deviation_and_none_no_average(two_runs, reported):
+    put(RUNS[1], *LAST[0][:4], seconds=math.nan)
+    assert reported(RUNS[1:2], {})[1][0][4:6] == ["99.00", ""]  # seconds that are not known
     assert [line[0] for line in reported(RUNS[:1], {})[1]] == ["0", "average"]
     assert [line[0] for line in reported(RUNS[1:2], {1: "no"})[1]] == ["1"]
     assert reported(RUNS[:1], {})[0] == 0
+    assert len([*CHECKPOINTS.glob("*.csv")]) == 2  # other runs have a file of their own
 
 
 def test_a_run_counts_only_with_results_of_its_last_step_and_if_it_did_not_fail(two_runs, reported):
     put(RUNS[1], 99, 20, 79, 98, step=400)
-    status, lines, _ = reported(RUNS, {})
-    assert (status, lines[1][0]) == (1, "1")
-    assert lines[1][1].startswith("failed: no results")
-    assert reported(RUNS, {0: "no"})[1][0][:2] == ["0", "failed: no"]  # its results are old
-    RunFolder(RUNS[0]).results(500).write_text("damaged")
-    _, lines, saved = reported(RUNS, {1: "its own words"})
-    assert [line[1].startswith("failed: ") for line in lines[:3]] == [True, True, False]
-    assert lines[1][1] == "failed: its own words"
-    assert [line[0] for line in saved] == ["2"]
+    status, lines, _ = reported(RUNS, {0: "not now"})  # its results are old
+    assert status == 1
+    assert lines[0][:2] == ["0", "failed: not now"]
+    assert lines[1][0] == "1" and lines[1][1].startswith("failed: no results")
+    RunFolder(RUNS[2]).results(500).write_text("damaged")
+    _, lines, saved = reported(RUNS, {})
+    assert [line[1].startswith("failed: ") for line in lines[:3]] == [False, True, True]
+    assert [line[0] for line in saved] == ["0"]
 
 
-def test_seconds_that_are_not_known_are_left_out(two_runs, reported):
-    put(RUNS[1], 99, 20, 79, 98, math.nan)
-    assert reported(RUNS, {})[1][1][4:6] == ["98.00", ""]
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff\x00", b"a" * 1_000_000, b'"', b"1\n2,3\n"])
-def test_an_earlier_file_of_the_table_is_replaced(two_runs, reported, content):
-    reported(RUNS, {})
-    [path] = CHECKPOINTS.glob("*.csv")
-    expected = path.read_bytes()
-    path.write_bytes(content)
-    reported(RUNS, {})
-    assert path.read_bytes() == expected
-    reported(RUNS[:2], {})
-    assert len([*CHECKPOINTS.glob("*.csv")]) == 2  # other runs have a file of their own
+def test_a_table_that_cannot_be_saved_is_printed(two_runs, capsys):
+    CHECKPOINTS.joinpath(f"{RUNS[0].name}-0000_steps=500.csv").mkdir()
+    assert report_runs(RUNS[:1], {}) == 1
+    output, errors = capsys.readouterr()
+    assert "100.00" in output and "Is a directory" in errors
 
 
 # The table of --compare.
@@ -160,15 +148,15 @@ def test_each_settings_has_a_line_with_the_lowest_bound_first(compared):
     for run, x in enumerate(values):
         put(USUAL._replace(run=run), x, x / 5, 4 * x / 5, x - 1, 200.0 + run)
         put(BEST._replace(run=run), x - 1, x / 5, 4 * x / 5, x - 2)
-    put(Settings(z=2, kl_weight=4.0), 150.0, 30.0, 120.0, 149.0, math.nan)
+    other = Settings(z=2, kl_weight=4.0)
+    put(other, 150.0, 30.0, 120.0, 149.0, math.nan)
     [lines], saved = compared()
-    starts = [
+    assert [[line[key] for key in ("settings", "steps", "runs")] for line in lines] == [
         ["z=10, lr=0.004, lr_schedule=linear", "8000", "3"],
         ["z=10", "20000", "3"],
         ["z=2, kl_weight=4.0", "20000", "1"],
     ]
-    assert [[line[key] for key in ("settings", "steps", "runs")] for line in lines] == starts
-    for line, settings in zip(saved, (BEST, USUAL, Settings(z=2, kl_weight=4.0)), strict=True):
+    for line, settings in zip(saved, (BEST, USUAL, other), strict=True):
         own = settings._asdict()
         del own["run"]
         assert line["steps"] == str(own.pop("iter_max"))
@@ -210,29 +198,23 @@ def test_importance_weighted_bounds_have_columns_of_their_own(compared, reported
     assert line["negative IWAE-5000, all test images"] == "95.50 ± 0.71"
     assert (line["active units"], saved["active units"]) == ("9.50 ± 0.71", "9.5")
     _, lines, rows = reported(RUNS[:2], {}, "negative IWAE-5000, all test images", "active units")
-    assert [line[5:7] for line in lines] == [
-        ["95.00", "9.00"],
-        ["96.00", "10.00"],
-        ["95.50", "9.50"],
-        ["0.71", "0.71"],
-    ]
+    shown = [["95.00", "9.00"], ["96.00", "10.00"], ["95.50", "9.50"], ["0.71", "0.71"]]
+    assert [line[5:7] for line in lines] == shown
     assert [row[5:7] for row in rows] == [["95.0", "9.0"], ["96.0", "10.0"]]
 
 
-def test_only_finished_runs_are_compared(compared):
+def test_only_finished_runs_with_an_intact_file_are_compared(compared, capsys):
     put(USUAL, 100.0, 20, 80, 99.0)
     put(USUAL._replace(run=1), 105.0, 20, 80, 104.0, step=10_000)
     RunFolder(USUAL._replace(run=1)).model(20_000).touch()
-    assert [line["runs"] for line in compared()[0][0]] == ["1"]
-
-
-def test_a_damaged_file_removes_only_its_own_run(compared):
-    for run in (0, 1):
-        put(USUAL._replace(run=run), 100.0 + run, 20, 80, 99)
-    RunFolder(USUAL._replace(run=1)).results(20_000).write_text("damaged")
+    put(USUAL._replace(run=2), 105.0, 20, 80, 104.0)
+    damaged = RunFolder(USUAL._replace(run=2)).results(20_000)
+    damaged.write_text("damaged")
     assert [(line["runs"], line["NELBO"]) for line in compared()[0][0]] == [("1", "100.00")]
+    compare()
+    assert str(damaged) in capsys.readouterr().err
 
 
 def test_without_runs_there_is_an_error():
-    with pytest.raises(UserError, match="no finished runs in checkpoints"):
+    with pytest.raises(UserError, match="no finished runs"):
         compare()

@@ -1,215 +1,240 @@
-"""Several processes under torchrun, over Gloo on the CPU."""
+"""Processes that share batches over Gloo on the CPU, as torchrun starts them."""
 
-import csv
 import os
+import shutil
 import signal
 import sys
-from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import copy_project, wait_for
-from launching import run_script
-from torch.distributed import TCPStore
-from training import results_in
+import torch.distributed as dist
+from conftest import NETWORKS, copy_project, wait_for
+from training import CPU, TINY, files_in, results_in, signal_after, train_small
 
+from codebase import train, utils
+from codebase.compute.processes import connected
+from codebase.models import nns
 from codebase.runs.folder import RunFolder
 from codebase.runs.results import read_metrics
 from codebase.settings import Settings
+from codebase.system.errors import UserError
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="Gloo and /proc of Linux"),
 ]
-# Files of networks for a copy of the project.
-NETWORKS = {
-    "failing": """
-import os
-from codebase.models.nns import tiny
-from codebase.models.nns.tiny import Decoder
+SIZE = 3
+WHO = [(), (0,), (2,), (1, 2), (0, 1, 2)]  # ranks that set a flag
+SHARED = TINY._replace(batch_size=15, iter_max=100)
+NOISY, DIVERGING = SHARED._replace(run=1, iter_max=3), SHARED._replace(run=2, lr=1e30)
+RUN = RunFolder(SHARED)
+# Only the first process may read, delete or move such files.
+OF_ANOTHER_RUN = {str(RUN.path / name) for name in (".1.tmp", "model-00001.pt", RUN.state.name)}
 
-class Encoder(tiny.Encoder):
-    calls = 0
-    def encode(self, x):
-        self.calls += 1
-        if self.calls > 5 and os.environ.get("RANK") == "1":
-            raise OSError(28, "No space left on device", "somewhere")
-        return super().encode(x)
-""",
-    # Wait once the model of step 100 exists, until a file named "go" exists. A file shows which
-    # process measures bounds.
-    "waiting": """
-import os, time, torch
+
+def remove_noise(patch: pytest.MonkeyPatch) -> None:
+    """Make the pixels and the latent deterministic."""
+    patch.setattr(train, "binarize", lambda images: images.gt(127).float())
+    patch.setattr(utils, "sample_gaussian", lambda m, v: m)
+
+
+def work(rank: int, folder: Path, port: int) -> None:
+    """Be one of the processes, which share no folder, and save a report."""
+    nns.__path__.append(str(NETWORKS))
+    os.chdir(folder / str(rank))
+    output = os.open("output", os.O_WRONLY | os.O_CREAT)
+    for number in (1, 2):
+        os.dup2(output, number)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(SIZE)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    os.environ["TORCHELASTIC_RESTART_COUNT"] = "0"
+    report = {}
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            work_together(rank, report, patch)
+    except UserError as error:
+        report["error"] = str(error)
+    torch.save(report, folder / f"report-{rank}")
+    sys.stdout.flush()
+    os._exit(0)  # as run_vae.py does under torchrun
+
+
+def work_together(rank: int, report: dict, patch: pytest.MonkeyPatch) -> None:
+    """Share all kinds of work, and report it."""
+    connect = dist.init_process_group
+
+    def watched(*arguments, timeout, **options):
+        report["timeout"] = timeout
+        connect(*arguments, timeout=timeout, **options)
+
+    patch.setattr(dist, "init_process_group", watched)
+    with connected(CPU) as processes:
+        print("a line of output", flush=True)
+        tensors = [torch.full((2, 2), float(rank)), torch.tensor(10.0**rank)]
+        processes.all_reduce_mean(tensors)
+        report["mean"] = [x.tolist() for x in tensors]
+        report["any"] = [processes.any(rank in who) for who in WHO]
+        report["broadcast"] = processes.broadcast({"by": rank})
+        report["gathered"] = processes.gather({rank: f"of {rank}"})
+        for _ in range(2):  # the second run moves the first one aside
+            train_small(NOISY, processes=processes)
+
+        remove_noise(patch)
+        with signal_after(57 if rank == 2 else 0), pytest.raises(UserError) as caught:
+            train_small(SHARED, iter_save=50, processes=processes)
+        report["interruption"] = str(caught.value), caught.value.status
+        if processes.first:
+            shutil.copytree("checkpoints", "../interrupted/checkpoints")
+        train_small(SHARED, iter_save=50, processes=processes, resume=True)
+        with pytest.raises(UserError, match="diverged"):
+            train_small(DIVERGING, processes=processes, seconds_between_states=0)
+        report["files"] = files_in(Path("checkpoints"))
+        if rank < 2:  # the last process ends
+            train_small(SHARED, processes=processes)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folder that has a folder for each process."""
+    folder = tmp_path_factory.mktemp("processes")
+    for name in (*map(str, range(SIZE)), "alone", "interrupted"):
+        (folder / name).mkdir()
+    for file in OF_ANOTHER_RUN:
+        (folder / "1" / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "1" / file).touch()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reports(folder, forking):
+    """The reports of the processes, by rank, and their outputs."""
+    launcher = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    started = []
+    try:
+        for rank in range(SIZE):
+            started.append(forking.Process(target=work, args=(rank, folder, launcher.port)))
+            started[-1].start()
+        wait_for(
+            lambda: all(x.exitcode == 0 for x in started) or any(x.exitcode for x in started), 2
+        )
+    finally:
+        for process in started:
+            process.kill()
+    outputs = [(folder / str(rank) / "output").read_text() for rank in range(SIZE)]
+    assert [process.exitcode for process in started] == [0] * SIZE, "\n".join(outputs)
+    reports = [torch.load(folder / f"report-{rank}", weights_only=False) for rank in range(SIZE)]
+    return [report | {"output": output} for report, output in zip(reports, outputs, strict=True)]
+
+
+def test_processes_share_tensors_and_objects_and_only_the_first_one_prints(reports):
+    for report in reports:
+        assert report["mean"] == [[[1, 1], [1, 1]], 37]
+        assert report["any"] == [False, True, True, True, True]
+        assert report["broadcast"] == {"by": 0}
+        assert report["gathered"] == {0: "of 0", 1: "of 1", 2: "of 2"}
+        assert report["timeout"] > timedelta(weeks=1)
+    assert [report["output"].count("a line of output") for report in reports] == [1, 0, 0]
+    assert [report["output"] for report in reports[1:]] == ["", ""]
+
+
+def test_only_the_first_process_uses_its_folder_and_the_same_run_has_the_same_bytes(
+    reports, folder
+):
+    assert {f"checkpoints/{name}" for name in reports[1]["files"]} == OF_ANOTHER_RUN
+    assert not any(reports[1]["files"].values()) and reports[2]["files"] == {}
+    again = folder / "0" / RunFolder(NOISY).path
+    assert (again / "model-00003.pt").exists()
+    assert results_in(again) == results_in(again.with_name(f"{again.name}.1"))
+
+
+def test_a_signal_to_one_process_stops_all_of_them_after_the_same_step(reports, folder):
+    """The signal comes in step 57, and at each tenth step the processes look for signals."""
+    state = torch.load(folder / "interrupted" / RUN.state)
+    assert state["training"]["step"] == 60
+    for report in reports:
+        message, status = report["interruption"]
+        assert "step 60;" in message
+        assert status == 128 + signal.SIGTERM
+    assert "Resuming at step 60\n" in reports[0]["output"]
+
+
+def test_without_noise_the_number_of_processes_changes_only_the_rounding(
+    reports, folder, monkeypatch
+):
+    """So the mean gradient is that of the whole batch, and the rows are means, too.
+
+    One process may resume a run of three.
+    """
+    monkeypatch.setattr(nns, "__path__", [*nns.__path__, str(NETWORKS)])
+    remove_noise(monkeypatch)
+    for name in ("alone", "interrupted"):
+        monkeypatch.chdir(folder / name)
+        train_small(SHARED, iter_save=50, resume=name == "interrupted")
+    alone = RunFolder(SHARED, folder / "alone" / "checkpoints")
+    for name in ("interrupted", "0"):
+        other = RunFolder(SHARED, folder / name / "checkpoints")
+        for step in (50, 100):
+            model, same = (torch.load(run.model(step)) for run in (alone, other))
+            for key, value in model.items():
+                torch.testing.assert_close(same[key], value, atol=1e-5, rtol=0)
+        for row, same in zip(read_metrics(alone), read_metrics(other), strict=True):
+            assert row[:2] == same[:2]
+            assert row.bounds == pytest.approx(same.bounds, rel=1e-4, nan_ok=True)
+
+
+def test_a_process_that_ends_ends_the_others_with_a_sentence(reports):
+    assert ["another process" in report.get("error", "") for report in reports] == [1, 1, 0]
+
+
+# These networks wait as long as a file named "wait" exists, once a model is saved.
+WAITING = """
+import time
 from pathlib import Path
 from codebase.models.nns import tiny
 from codebase.models.nns.tiny import Decoder
 
 class Encoder(tiny.Encoder):
     def encode(self, x):
-        while [*Path("checkpoints").glob("*/model-00100.pt")] and not Path("go").exists():
+        while Path("wait").exists() and [*Path("checkpoints").glob("*/model-*.pt")]:
             time.sleep(0.01)
-        if not torch.is_grad_enabled():
-            Path(f"measured-{os.environ['RANK']}").touch()
         return super().encode(x)
-""",
-}
+"""
 
 
-@pytest.fixture
-def folders(tmp_path):
-    """Make folders of these names."""
+def launch(arguments: list[str], folder: Path) -> None:
+    """Be torchrun."""
+    from torch.distributed.run import main
 
-    def folders(*names):
-        paths = [tmp_path / name for name in names]
-        for path in paths:
-            path.mkdir(exist_ok=True)
-        return paths
-
-    return folders
+    os.chdir(folder)
+    output = os.open("output", os.O_WRONLY | os.O_CREAT)
+    for number in (1, 2):
+        os.dup2(output, number)
+    main(arguments)
 
 
-@pytest.fixture(scope="module")
-def script(tmp_path_factory) -> Path:
-    """The command line of a copy of the project with the networks of this file."""
-    script = copy_project(tmp_path_factory.mktemp("torchrun"))
-    for name, code in NETWORKS.items():
-        (script.parent / "codebase" / "models" / "nns" / f"{name}.py").write_text(code)
-    return script
-
-
-@pytest.fixture
-def begin(forking, script, small):
-    """Start two processes as torchrun does, and wait for their end after the block."""
-
-    @contextmanager
-    def begin(folder, *arguments):
-        store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-        arguments = [str(argument) for argument in (*small, "--batch_size", 200, *arguments)]
-        started = [
-            forking.Process(
-                target=run_script, args=(script, arguments, folder, rank, 2, store.port)
-            )
-            for rank in (0, 1)
-        ]
-        for process in started:
-            process.start()
-        outputs = []
-        try:
-            yield started, outputs
-            for process in started:
-                process.join()
-        finally:
-            for process in started:
-                process.kill()
-        outputs += [(folder / f"output-{rank}").read_text() for rank in (0, 1)]
-
-    return begin
-
-
-@pytest.fixture
-def pair(begin):
-    """Run two processes as torchrun does, and return their outputs."""
-
-    def pair(folder, *arguments, statuses=(0, 0)):
-        with begin(folder, *arguments) as (started, outputs):
-            pass
-        assert tuple(process.exitcode for process in started) == statuses, "\n".join(outputs)
-        return outputs
-
-    return pair
-
-
-@pytest.fixture
-def launch(start, script, small):
-    """Start the command line under torchrun."""
-
-    def launch(folder, *arguments):
-        options = ("--standalone", "--nproc-per-node", 2, "--max-restarts", 1)
-        torchrun = ("-m", "torch.distributed.run", *options)
-        return start(*torchrun, script, *small, "--batch_size", 200, *arguments, cwd=folder)
-
-    return launch
-
-
-def run_in(folder: Path, nn: str = "tiny", run: int = 0) -> RunFolder:
-    settings = Settings(nn, 3, batch_size=200, dataset="synthetic", run=run)
-    return RunFolder(settings, folder / "checkpoints")
-
-
-def test_processes_share_the_runs_and_the_table_has_all_of_them(
-    pair, run_vae, small, folders, monkeypatch
-):
-    two, alone = folders("two", "alone")
-    in_the_way = run_in(two, run=1).path
-    in_the_way.parent.mkdir()
-    in_the_way.write_text("a file")
-    output, other = pair(two, "--iter_max", 20, "--runs", 3, statuses=(1, 0))
-    assert (output.count("2 runs, 1 at a time, "), other) == (1, "")
-    with open(f"{run_in(two).path}-0002_steps=20.csv") as file:
-        _, *table = csv.reader(file)
-    assert [line[0] for line in table] == [*"02"]
-    table = {int(run): cells for run, *cells in table}
-    shown = [line.split(" | ") for line in output.splitlines() if line.startswith("| ")]
-    names = [f"| {name}" for name in (*"012", "average", "standard deviation")]
-    assert [line[0] for line in shown[2:]] == names
-    assert shown[3][1] == f"failed: checkpoints/{in_the_way.name}: File exists"
-    monkeypatch.chdir(alone)
-    for run in (0, 2):
-        finished = run_vae(*small, "--batch_size", 200, "--iter_max", 20, "--run", run)
-        assert finished.returncode == 0
-        single, shared = (run_in(folder, run=run) for folder in (alone, two))
-        assert results_in(single.path) == results_in(shared.path)
-        subset, everything = read_metrics(single)[-2:]
-        values = [*subset.bounds[:3], everything.bounds.nelbo]
-        assert [*map(float, table[run][:4])] == values
-        assert shown[2 + run][1:5] == [f"{value:.2f}" for value in values]
-
-
-def test_torchrun_restarts_a_killed_process_and_the_run_ends_in_the_same_bytes(
-    launch, pair, folders
-):
-    arguments = ("--nn", "waiting", "--iter_save", 100, "--resume", 1)
-    untouched, killed = folders("untouched", "killed")
-    (untouched / "go").touch()
-    first, second = pair(untouched, *arguments, "--iter_max", 200)
-    assert (first.count("NELBO: "), second) == (2, "")
-    assert [path.name for path in untouched.glob("measured-*")] == ["measured-0"]
-    run = run_in(killed, "waiting")
-    launcher = launch(killed, *arguments, "--iter_max", 10**6)
-    wait_for(lambda: run.model(100).exists() or launcher.poll() is not None)
-    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
-    os.kill(int(children[1]), signal.SIGKILL)
-    (killed / "go").touch()
-    wait_for(lambda: run.model(200).exists() or launcher.poll() is not None)
-    launcher.send_signal(signal.SIGINT)
-    output, errors = launcher.communicate()
-    assert launcher.returncode != 0
+def test_torchrun_restarts_killed_processes_and_their_run_goes_on(forking, small, tmp_path):
+    script = copy_project(tmp_path / "project")
+    (script.parent / "codebase/models/nns/waiting.py").write_text(WAITING)
+    settings = Settings("waiting", 3, batch_size=200, iter_max=200, dataset="synthetic")
+    run = RunFolder(settings, tmp_path / "checkpoints")
+    options = ["--standalone", "--nproc-per-node=2", "--max-restarts=1", str(script), *small]
+    options += ["--nn=waiting", "--batch_size=200", "--iter_max=200", "--iter_save=100"]
+    (tmp_path / "wait").touch()
+    launcher = forking.Process(target=launch, args=([*options, "--resume=1"], tmp_path))
+    launcher.start()
+    try:
+        wait_for(lambda: run.model(100).exists() or launcher.exitcode is not None)
+        children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+        os.kill(int(children[1]), signal.SIGKILL)
+        (tmp_path / "wait").unlink()
+        launcher.join(300)
+    finally:
+        launcher.kill()
+    output = (tmp_path / "output").read_text()
+    assert launcher.exitcode == 0, output
     assert "Resuming at step 100\n" in output
-    state = torch.load(run.state)
-    assert errors.count(f"interrupted at step {state['training']['step']};") == 1
-    expected = run_in(untouched, "waiting")
-    for step in (100, 200):
-        assert run.model(step).read_bytes() == expected.model(step).read_bytes()
-    rows, found = ([row[:-1] for row in read_metrics(folder)] for folder in (expected, run))
-    assert found[: len(rows)] == rows
-
-
-def test_a_signal_to_the_second_process_ends_both_with_one_message(begin, folders):
-    [folder] = folders("two")
-    with begin(folder, "--iter_max", 10**6, "--iter_save", 100) as (started, outputs):
-        wait_for(run_in(folder).model(100).exists)
-        os.kill(started[1].pid, signal.SIGTERM)
-    assert [process.exitcode for process in started] == [128 + signal.SIGTERM] * 2
-    state = torch.load(run_in(folder).state)
-    message = f"run_vae.py, process 0: interrupted at step {state['training']['step']}; "
-    assert outputs[0].splitlines()[-1].startswith(message)
-    assert outputs[1] == ""
-
-
-def test_a_process_that_fails_ends_the_others(pair, folders):
-    [folder] = folders("two")
-    first, second = pair(folder, "--iter_max", 10**6, "--nn", "failing", statuses=(1, 1))
-    assert second == "run_vae.py, process 1: somewhere: No space left on device\n"
-    assert first.splitlines()[-1].startswith("run_vae.py, process 0: another process has ended")
-    assert "Traceback" not in first
+    assert output.count("NELBO: ") == 2
+    assert run.saved_steps() == [100, 200]

@@ -11,11 +11,11 @@ CPU = torch.device("cpu")
 PURPOSES = (WEIGHTS, ORDER, STEP)
 
 
-@pytest.mark.parametrize("run", [0, 3, 10**9])
+@pytest.mark.parametrize("run", [0, 10**9])
 @pytest.mark.parametrize("purpose", PURPOSES)
 def test_the_noise_of_two_numbers_of_a_run_differs(run, purpose):
     """PyTorch's CPU generator forgets all but 32 bits of a seed."""
-    numbers = [*range(20_000), 10**9, 2**32 - 1]
+    numbers = [*range(5_000), 10**9, 2**32 - 1]
     assert len({seed_for(run, purpose, number) % 2**32 for number in numbers}) == len(numbers)
 
 
@@ -32,81 +32,30 @@ def test_the_seeds_of_the_published_results_do_not_change():
     assert seeds == [1576890651, 1576890656, 457190280, 457190285, 960329833, 960329838]
 
 
-@pytest.mark.parametrize("seed", [0, 3, seed_for(0, STEP), 2**64 - 1])
-def test_seed_all_equals_pytorchs_manual_seed(seed):
-    torch.manual_seed(seed)
-    expected = torch.randn(5), torch.rand(5), torch.randperm(5)
-    torch.manual_seed(99)
-    torch.randn(3)  # a generator may keep the second of two normal numbers
-    seed_all(seed, CPU)
-    samples = torch.randn(5), torch.rand(5), torch.randperm(5)
-    assert all(map(torch.equal, samples, expected))
-
-
-def test_seeded_seeds_the_block_and_restores_the_global_state():
+def test_the_global_state_is_restored_after_a_block_that_may_be_seeded():
     torch.manual_seed(3)
     expected = torch.randn(5)
     state = torch.manual_seed(7).get_state()
-    for _ in range(2):
-        with seeded(3, CPU):
-            assert torch.equal(torch.randn(5), expected)
+    of_state = torch.randn(5)
+    torch.set_rng_state(state)
+    for block, samples in [(seeded(3, CPU), expected), (preserved(CPU), of_state)]:
+        with pytest.raises(ZeroDivisionError), block:
+            assert torch.equal(torch.randn(5), samples)
+            raise ZeroDivisionError
         assert torch.equal(torch.get_rng_state(), state)
-    with seeded(4, CPU):
-        assert not torch.equal(torch.randn(5), expected)
-
-
-def test_preserved_restores_the_global_state_and_does_not_seed():
-    torch.manual_seed(7)
-    expected = torch.randn(5)
-    state = torch.manual_seed(7).get_state()
-    with preserved(CPU):
-        assert torch.equal(torch.randn(5), expected)
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_the_global_state_is_restored_after_an_error():
-    state = torch.manual_seed(7).get_state()
-    with pytest.raises(ZeroDivisionError), seeded(3, CPU):
-        torch.randn(5)
-        raise ZeroDivisionError
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA")
-def test_seeding_a_missing_gpu_is_an_error():
-    with pytest.raises((RuntimeError, AssertionError)), seeded(3, torch.device("cuda")):
-        pass
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
-def test_a_gpu_is_seeded_and_restored_too():
-    gpu = torch.device("cuda")
-    torch.manual_seed(7)
-    expected = torch.randn(5, device=gpu)
-    torch.manual_seed(7)
-    on_cpu = torch.get_rng_state()
-    samples = []
-    for _ in range(2):
-        with seeded(3, gpu):
-            samples.append(torch.randn(5, device=gpu))
-    assert torch.equal(*samples)
-    assert torch.equal(torch.get_rng_state(), on_cpu)
-    assert torch.equal(torch.randn(5, device=gpu), expected)
-    seed_all(7, gpu)
-    assert torch.equal(torch.randn(5, device=gpu), expected)
-    assert torch.equal(torch.randn(3), torch.randn(3, generator=torch.Generator().manual_seed(7)))
 
 
 @pytest.mark.parametrize(("kind", "seeded"), [("cpu", []), ("cuda", ["gpu"]), ("mps", ["all"])])
 def test_seed_all_seeds_the_device_and_the_cpu(kind, seeded, monkeypatch):
     """PyTorch's functions for the devices are replaced, so the devices need not exist."""
+    torch.manual_seed(7)
+    expected = torch.randn(5), torch.rand(5), torch.randperm(5)
+    torch.randn(3)  # a generator may keep the second of two normal numbers
     called = []
     monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: called.append(("gpu", seed)))
     monkeypatch.setattr(torch.cuda, "device", nullcontext)
     monkeypatch.setattr(torch, "manual_seed", lambda seed: called.append(("all", seed)))
-    seed_all(7, torch.device("cpu"))
-    expected = torch.rand(3)
-    torch.rand(1)
     seed_all(7, torch.device(kind))
     assert called == [(name, 7) for name in seeded]
-    assert kind == "mps" or torch.equal(torch.rand(3), expected)
+    samples = torch.randn(5), torch.rand(5), torch.randperm(5)
+    assert kind == "mps" or all(map(torch.equal, samples, expected))

@@ -1,19 +1,21 @@
-"""Standard output: lines at once, escapes, silence, and outputs that end or are full."""
+"""Standard output: lines at once, escapes, silence, and the progress of a run."""
 
+import io
 import os
 import sys
-from subprocess import PIPE, Popen
 
 import pytest
+import tqdm
 from conftest import ROOT
 
-from codebase.system.streams import configure_output, flush_output, silenced
+from codebase.system import streams
+from codebase.system.streams import configure_output, flush_output, progress, silenced
 
-FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux")
 # Configures standard output, and then runs the lines in the argument.
 PROGRAM = """
 import sys
-from codebase.system.streams import configure_output, flush_output
+from codebase.system import streams
+from codebase.system.streams import configure_output, flush_output, progress
 configure_output()
 exec(sys.argv[1])
 """
@@ -24,29 +26,29 @@ def start_program(start):
     """Starts PROGRAM with these lines."""
 
     def start_program(lines, environment=None, **options):
-        environment = os.environ | {"PYTHONPATH": str(ROOT)} | (environment or {})
+        usual = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
+        environment = os.environ | usual | (environment or {})
         return start("-c", PROGRAM, lines, env=environment, **options)
 
     return start_program
 
 
-def test_each_line_is_written_at_once(start_program):
-    process = start_program("print('a line'); input()", stdin=PIPE)
-    assert process.stdout.readline() == "a line\n"
-    assert process.communicate("an answer\n") == ("", "")
+def test_each_line_is_written_at_once_with_escapes_for_what_the_encoding_lacks(
+    start_program, tmp_path
+):
+    """The program reads its own output while it runs."""
+    lines = "print('d\xe4t\xe4'); print(open('output').read(), end='', file=sys.stderr)"
+    with open(tmp_path / "output", "w") as output:
+        process = start_program(lines, {"PYTHONIOENCODING": "ascii"}, stdout=output)
+    assert process.communicate()[1] == "d\\xe4t\\xe4\n"
 
 
-def test_characters_that_the_encoding_lacks_are_escaped(start_program):
-    process = start_program("print('d\xe4t\xe4')", {"PYTHONIOENCODING": "ascii"})
-    assert process.communicate() == ("d\\xe4t\\xe4\n", "")
-
-
-@FULL
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux")
 @pytest.mark.parametrize(("path", "status"), [("/dev/full", 1), ("/dev/null", 0)])
 def test_the_last_flush_reports_a_full_output(start_program, path, status):
     lines = "print('half a line', end=''); sys.exit(flush_output(0))"
     with open(path, "w") as output:
-        process = start_program(lines, {"PYTHONUNBUFFERED": ""}, stdout=output)
+        process = start_program(lines, stdout=output)
     assert process.communicate()[1] == ""
     assert process.returncode == status
 
@@ -69,29 +71,51 @@ def test_a_silenced_process_prints_nothing_but_raises_errors(capsys):
     assert capsys.readouterr() == ("again\n", "")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("lines", [1, 4])
-def test_a_closed_reader_of_the_output_is_one_sentence(start, script, small, tmp_path, lines):
-    """Four lines are printed before the training, and the next one after a model is saved."""
-    process = start(script, *small)
-    with Popen(["head", f"-{lines}"], stdin=process.stdout, stdout=PIPE, text=True) as head:
-        process.stdout.close()
-        assert head.communicate()[0].startswith("Arguments: ")
-    errors = process.stderr.read()
-    assert process.wait() == 1
-    assert "Traceback" not in errors
-    sentence = errors.splitlines()[-1]
-    assert sentence.startswith("run_vae.py: ") and "Broken pipe" in sentence
-    if lines == 4:
-        assert [*tmp_path.glob("checkpoints/*/model-00030.pt")]
+@pytest.mark.parametrize(
+    ("place", "interval"), [("file", 30), ("terminal", 0.25), ("notebook", 0.25)]
+)
+def test_a_file_gets_one_line_per_update_and_a_terminal_or_notebook_one_bar(
+    monkeypatch, place, interval
+):
+    stream, imported = io.StringIO(), []
+    stream.isatty = lambda: True  # as IDLE's, which has no descriptor
+    if place == "terminal":
+        stream.fileno = lambda: 99
+    elif place == "notebook":
+        monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((80, 24)))
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(streams, "find_spec", lambda _: place == "notebook")
+    monkeypatch.setattr(streams, "import_module", lambda name: imported.append(name) or tqdm)
+    with progress(3, 100, 400) as (show, seconds):
+        show(200, 543.21)
+        show(400, 99.0)
+    assert seconds == interval
+    assert imported == ["tqdm.auto" if place == "notebook" else "tqdm"]
+    shown = [line.rstrip() for line in stream.getvalue().splitlines() if "loss=" in line]
+    assert shown[0].startswith("run 3:  50%|") and "| 200/400 [" in shown[0]
+    assert shown[0].endswith("loss=543.2]") and shown[-1].endswith("loss=99.0]")
+    assert "| 400/400 [" in shown[-1]
+    assert ("\r" in stream.getvalue()) == (place != "file")
+    assert place != "file" or stream.getvalue().count("\n") == len(shown) == 2
+    monkeypatch.setenv("TQDM_MININTERVAL", "7.5")
+    with progress(0, 0, 10) as (_, seconds):
+        assert seconds == 7.5  # the user's
 
 
-@FULL
-@pytest.mark.slow
-def test_a_full_output_is_one_sentence(start, script, small):
-    with open("/dev/full", "w") as full:
-        process = start(script, *small, stdout=full)
-    errors = process.communicate()[1]
-    assert process.returncode == 1
-    assert errors.startswith("run_vae.py: ") and errors.count("\n") == 1
-    assert "No space left on device" in errors
+def test_a_terminal_without_rows_gets_lines():
+    """A new pseudo-terminal reports 0 rows, and tqdm shows no bar there."""
+    reader, writer = os.openpty()
+    with os.fdopen(reader), os.fdopen(writer, "w") as terminal, redirect_stderr(terminal):
+        assert not streams.is_interactive()
+
+
+def test_a_disabled_tqdm_shows_nothing(start_program):
+    """A new process is needed, because tqdm reads the environment when it is imported."""
+    lines = """
+for is_terminal in (True, False):
+    streams.is_interactive = lambda: is_terminal
+    with progress(0, 0, 10) as (show, seconds):
+        show(5, 1.0)
+"""
+    assert start_program(lines, {"TQDM_DISABLE": "1"}).communicate() == ("", "")
