@@ -56,7 +56,7 @@ def test_both_z_and_x_are_sampled(shown):
     assert share.var() == pytest.approx(1 / 64 + (1 / 4 - 1 / 64) / 16, rel=0.25)
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(10, 20), (2, 3), (20, 10)])
+@pytest.mark.parametrize(("rows", "columns"), [(10, 20), (2, 3)])
 def test_samples_are_written_without_a_window_and_fill_the_width(tmp_path, shown, rows, columns):
     path = tmp_path / "samples.png"
     visualize_samples(Numbered(), rows * columns, (rows, columns), path)

@@ -2,7 +2,9 @@
 
 import hashlib
 import struct
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -75,15 +77,15 @@ def raw(few, tmp_path):
 @pytest.fixture
 def downloading(monkeypatch):
     """Replaces torchvision's download by an action on the folder that it would download to."""
-    import torchvision
 
     def replace(action, class_name="MNIST"):
-        def download(self):
-            folder = Path(self.raw_folder)
+        def dataset(root, train, download, **options):
+            folder = Path(root, class_name, "raw")
             folder.mkdir(parents=True, exist_ok=True)
             action(folder)
 
-        monkeypatch.setattr(getattr(torchvision.datasets, class_name), "download", download)
+        datasets = SimpleNamespace(**{class_name: dataset})
+        monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(datasets=datasets))
 
     return replace
 

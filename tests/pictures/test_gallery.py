@@ -110,6 +110,7 @@ def test_a_learning_curve_shows_what_a_short_run_has():
     assert learning_curve([]) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -156,13 +157,15 @@ def folder(settings):
 
 
 @pytest.fixture
-def quickly(monkeypatch):
-    """Replaces the pictures of a model by empty ones."""
-    for owner, name in (
-        *((gallery, "reconstructions"), (gallery, "interpolation")),
-        (gallery.latent, "latent_space"),
-    ):
-        monkeypatch.setattr(owner, name, lambda *_: drawing.new_figure(1)[0])
+def empty(monkeypatch):
+    """Replaces pictures by empty ones, which are written quickly."""
+
+    def replace(*names):
+        for name in names:
+            owner = gallery.latent if name == "latent_space" else gallery
+            monkeypatch.setattr(owner, name, lambda *_: drawing.new_figure(1)[0])
+
+    return replace
 
 
 @pytest.mark.slow
@@ -188,16 +191,15 @@ def test_every_picture_is_written_into_the_folder(images, settings, folder, caps
         assert path.read_bytes() == (tmp_path / "expected.png").read_bytes()
 
 
-def test_every_picture_can_be_a_pdf(images, settings, folder, quickly):
-    write_metrics(RunFolder(settings), rows_of_a_run())
+def test_every_picture_can_be_a_pdf(images, settings, folder, empty):
+    empty(*NAMES)
     write_all(VAE(z_dim=3), images, settings, [], "pdf")
     assert sorted(path.stem for path in folder.glob("*.pdf")) == NAMES
     assert all(path.read_bytes().startswith(b"%PDF") for path in folder.glob("*.pdf"))
 
 
-def test_a_picture_without_data_is_left_out_with_a_message(
-    images, settings, folder, capsys, quickly
-):
+def test_a_picture_without_data_is_left_out_with_a_message(images, settings, folder, capsys, empty):
+    empty("reconstructions", "latent_space", "interpolation")
     failures = []
     write_all(VAE(z_dim=3), images, settings, failures)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "saved at" not in line]
@@ -205,7 +207,8 @@ def test_a_picture_without_data_is_left_out_with_a_message(
     assert len([*folder.iterdir()]) == 3 and failures == []
 
 
-def test_a_picture_that_fails_does_not_stop_the_others(images, settings, folder, capsys, quickly):
+def test_a_picture_that_fails_does_not_stop_the_others(images, settings, folder, capsys, empty):
+    empty("reconstructions", "latent_space", "interpolation")
     failures = []
     (folder / "metrics.csv").write_text("step\nx\n")
     write_all(VAE(z_dim=3), images, settings, failures)
@@ -218,10 +221,10 @@ def test_a_picture_that_fails_does_not_stop_the_others(images, settings, folder,
 
 
 def test_a_solution_without_compute_sigmoid_given_loses_only_its_pictures(
-    images, settings, folder, capsys, monkeypatch
+    images, settings, folder, capsys, empty, monkeypatch
 ):
+    empty("learning_curve")
     failures = []
-    write_metrics(RunFolder(settings), rows_of_a_run())
     monkeypatch.delattr(VAE, "compute_sigmoid_given")
     write_all(VAE(z_dim=3), images, settings, failures)
     assert [path.stem for path in folder.glob("*.png")] == ["learning_curve"]

@@ -28,10 +28,11 @@ def middles(low, high, count):
     return (edges[1:] + edges[:-1]) / 2
 
 
+@pytest.mark.slow
 def test_the_plane_decodes_the_z_of_its_axes(plane):
     _, (left, _) = plane
     assert (left.get_xlabel(), left.get_ylabel()) == ("$z_1$", "$z_2$")
-    z = painted(cells(left, 20, 20, margin=1, dpi=4 * DPI))[..., :2]
+    z = painted(cells(left, 20, 20, margin=1, dpi=2 * DPI))[..., :2]
     to_the_right = middles(*left.get_xlim(), 20).expand(20, 20)
     upwards = middles(*left.get_ylim(), 20).flip(0)[:, None].expand(20, 20)
     assert (z - torch.stack([to_the_right, upwards], 2)).abs().max() < 0.1
