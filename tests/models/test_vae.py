@@ -82,11 +82,9 @@ def close(actual, expected):
 
 
 def close_gradients(model, actual, expected):
-    for pair in zip(
-        *(torch.autograd.grad(value, [*model.enc.parameters()]) for value in (actual, expected)),
-        strict=True,
-    ):
-        close(*pair)
+    parameters = [*model.enc.parameters()]
+    found, true = (torch.autograd.grad(value, parameters) for value in (actual, expected))
+    close(found, true)
 
 
 def integrate(model, function):
@@ -157,13 +155,6 @@ def test_the_elbo_and_the_loss_are_kl_plus_reconstruction(prior):
     for found, expected in zip(summaries.values(), (loss, -(kl + rec), kl, rec), strict=True):
         close(found, expected)
     close_gradients(model, loss, kl + rec)
-
-
-def test_the_elbo_is_in_nats_per_image():
-    """The logits of a new model are near 0, so each of 784 pixels costs log 2."""
-    model, x = VAE(z_dim=4).double(), torch.rand(50, 784).double().round()
-    rec = model.negative_elbo_bound(x)[2].item()
-    assert rec == pytest.approx(784 * math.log(2), rel=0.01)
 
 
 @pytest.mark.parametrize("batch, samples", [(1, 1), (5, 1), (1, 8), (64, 100)])
