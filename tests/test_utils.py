@@ -36,14 +36,6 @@ def test_kl_normal_is_that_of_torch_distributions(shape, other):
     assert_equal(utils.kl_normal(qm, qv, pm, pv), expected)
 
 
-def test_kl_normal_is_the_mean_log_ratio_of_samples():
-    (qm, qv), (pm, pv) = gaussians(3), gaussians(3)
-    z = normal(qm, qv).sample((100_000,))
-    ratio = utils.log_normal(z, qm, qv) - utils.log_normal(z, pm, pv)
-    error = ratio.std() / math.sqrt(len(ratio))
-    assert abs(ratio.mean() - utils.kl_normal(qm, qv, pm, pv)) < 5 * error
-
-
 @SHAPES
 def test_log_normal_is_that_of_torch_distributions(shape, other):
     x, (m, v) = torch.randn(shape).double(), gaussians(*other)
@@ -145,12 +137,8 @@ def test_gaussian_parameters_are_the_two_halves_of_a_dimension():
         first, second = each.chunk(2, dim)
         assert torch.equal(m, first)
         assert_equal(v, (1 + second.exp()).log() + 1e-8)
-
-
-def test_the_smallest_variance_is_the_assignments():
-    for dtype in (torch.float32, torch.float64):
-        _, v = utils.gaussian_parameters(torch.full((2,), -1e4, dtype=dtype))
-        assert torch.equal(v, torch.tensor([1e-8], dtype=dtype))
+    _, smallest = utils.gaussian_parameters(torch.full((2,), -1e4))
+    assert torch.equal(smallest, torch.tensor([1e-8]))
 
 
 def test_an_odd_number_of_gaussian_parameters_is_refused():

@@ -48,17 +48,8 @@ class VAE(torch.nn.Module):
 
     def loss(self, x):
         nelbo, kl, rec = self.negative_elbo_bound(x)
-        loss = nelbo
-
-        summaries = dict(
-            (
-                ("train/loss", nelbo),
-                ("gen/elbo", -nelbo),
-                ("gen/kl_z", kl),
-                ("gen/rec", rec),
-            )
-        )
-        return loss, summaries
+        names = ("train/loss", "gen/elbo", "gen/kl_z", "gen/rec")
+        return nelbo, dict(zip(names, (nelbo, -nelbo, kl, rec), strict=True))
 
     def sample_sigmoid(self, batch):
         z = self.sample_z(batch)
