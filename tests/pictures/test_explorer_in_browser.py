@@ -202,14 +202,14 @@ def test_z_is_in_the_address_and_is_spoken_once_it_rests(page):
              .observe(element("status"), { childList: true });
            for (const id of ["to-mean", "to-prior"]) element(id).click();"""
     )
-    wait_for(lambda: page.execute_script("return said.length"))
+    wait_for(lambda: page.execute_script("return said.length"), minutes=1)
     said, z = page.execute_script("return said[0]"), z_of(page)
     assert all(find(page, f"#{name}").text in said for name in ("KL", "REC", "sum", "source"))
     assert page.current_url.endswith(",".join(f"{float(x):.3f}" for x in z))
     page.refresh()
     torch.testing.assert_close(z_of(page), z, rtol=0, atol=0.0006)
     page.execute_script(f"location.hash = 'z={','.join(10 * ['-1.5'])}'")
-    wait_for(lambda: z_of(page).equal(torch.full((10,), -1.5)))
+    wait_for(lambda: z_of(page).equal(torch.full((10,), -1.5)), minutes=1)
     page.execute_script("location.hash = 'z=1,2'")  # This address is of a model with z = 2.
     page.refresh()
     assert "posterior" in source(page)
@@ -448,7 +448,7 @@ def test_the_line_from_a_to_b_interpolates(page, plane, model, images):
         assert float(slider.get_attribute("value")) == pytest.approx(share, abs=0.02)
     page.execute_script("interpolate(0.9)")
     press(page, "#play")
-    wait_for(lambda: "100%" in source(page))
+    wait_for(lambda: "100%" in source(page), minutes=1)
     assert_between(1)
     assert find(page, "#play").text == "Play"
     # At B, the walk begins again at A, and anything else that moves z ends it.
@@ -477,7 +477,7 @@ def test_the_page_adapts_to_its_screen_and_names_its_controls(page, plane):
     for width, scheme, density in ((800, "dark", 2), (390, "light", 1)):
         emulate(page, width, scheme, density)
         wait_for(lambda: page.execute_script("return innerWidth") == width)  # noqa: B023
-        wait_for(lambda: has_colour(page, "#cross", places[20], "--accent"))
+        wait_for(lambda: has_colour(page, "#cross", places[20], "--accent"), minutes=1)
         sides = page.execute_script("return [element('cross').width, element('cross').clientWidth]")
         assert sides[0] == density * sides[1]
         assert page.execute_script("return document.documentElement.scrollWidth") <= width
