@@ -11,7 +11,7 @@ from conftest import ROOT
 from few import are, files_below, idx, random_images, write
 
 from codebase.data import binarize
-from codebase.datasets.loading import load
+from codebase.datasets.loading import load, resolve
 from codebase.datasets.sources import SOURCES, Source
 from codebase.settings import dataset_title
 from codebase.system.errors import DownloadError, UserError
@@ -177,11 +177,12 @@ def test_a_download_leaves_the_unpacked_files_of_the_data_set(tmp_path, monkeypa
 @pytest.mark.parametrize("name", ["fashion", "qmnist", "emnist", "binarized", "own"])
 def test_a_data_set_that_is_not_there_is_refused(tmp_path, monkeypatch, name):
     monkeypatch.setitem(SOURCES, "own", Source("My own", "Own", ("a-train",), "a-test"))
-    with pytest.raises(DownloadError) as caught:
-        load(name, tmp_path)
+    for function in (load, resolve):
+        with pytest.raises(DownloadError) as caught:
+            function(name, tmp_path)
     message = str(caught.value)
     assert "\n" not in message and message.startswith(f"{dataset_title(name)} is not in")
-    assert all(file in message for file in SOURCES[name].files)
+    assert all(text in message for text in (*SOURCES[name].files, SOURCES[name].origin))
     assert ("torchvision does not" in message) == (name in ("binarized", "own"))
     assert files_below(tmp_path) == []
 
