@@ -165,7 +165,7 @@ def test_a_download_leaves_the_unpacked_files_of_the_data_set(tmp_path, monkeypa
             (folder / QMNIST[2]).unlink()
         done.append(name)
         write(folder, others, tuple(file.replace("digits", "letters") for file in EMNIST))
-        (folder / "archive.gz").touch()
+        (folder / f"{files[0]}.gz").touch()
 
     monkeypatch.setattr(getattr(torchvision.datasets, name.upper()), "download", download)
     assert are(load(name, tmp_path), tensors)
