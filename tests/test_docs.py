@@ -85,6 +85,7 @@ def test_commands_and_options_that_are_named_exist(capsys):
         assert {*OPTION.findall(" ".join(SPAN.findall(text)))} <= known, page.name
 
 
+@pytest.mark.slow
 def test_the_python_that_is_shown_runs(tmp_path, monkeypatch, synthetic_images):
     monkeypatch.chdir(tmp_path)
     settings = Settings(z=10)

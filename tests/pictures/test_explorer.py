@@ -14,6 +14,7 @@ from codebase.pictures import explorer
 from codebase.system.errors import UserError
 from codebase.utils import gaussian_parameters
 
+pytestmark = pytest.mark.slow
 pytest_plugins = ["drawn"]
 
 TITLE = "z = 10, lr = 0.002</script><script>alert('&amp;')</script><!-- \u03b7"

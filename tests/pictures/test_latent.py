@@ -41,6 +41,7 @@ def test_the_plane_decodes_the_z_of_its_axes(plane):
         assert texts == pytest.approx(axis.get_ticklocs()) and len(texts) >= 5
 
 
+@pytest.mark.slow
 def test_the_plane_shows_99_percent_of_the_means_in_the_colours_of_their_digits(plane, images):
     m, (left, right) = plane
     low, limit = left.get_xlim()
@@ -85,6 +86,7 @@ def model_with_kl(kl):
     return known_model(m)
 
 
+@pytest.mark.slow
 def test_the_traversal_moves_one_dimension_per_row_sorted_by_kl(images):
     left, _ = latent_space(model_with_kl([0.5, 2.0, 0.25, 1.0]), images).axes
     z = painted(cells(left, 4, 7))[..., :4]
@@ -98,6 +100,7 @@ def test_the_traversal_moves_one_dimension_per_row_sorted_by_kl(images):
     assert labels(left.xaxis) == ["-3", "-2", "-1", "0", "1", "2", "3"]
 
 
+@pytest.mark.slow
 def test_a_traversal_omits_dimensions_with_little_kl_and_is_as_high_as_the_other_panel(images):
     figure = latent_space(model_with_kl([0.01 * (k + 1) for k in range(30)]), images)
     drawing.put_title(figure, "Latent space")
@@ -112,6 +115,7 @@ def test_a_traversal_omits_dimensions_with_little_kl_and_is_as_high_as_the_other
     assert heights[0] == pytest.approx(heights[1], rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_means_are_plotted_along_their_principal_components(images):
     m = normal(10000, 3) @ torch.tensor([[0.0, 2.0, 0.0], [0.3, 0.0, 0.0], [0.0, 0.0, 1.0]]) + 5
     _, right = latent_space(known_model(m), images).axes
