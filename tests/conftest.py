@@ -33,6 +33,9 @@ from codebase.models import nns
 from codebase.system.signals import ENDING
 from run_vae import main
 
+# These modules have fixtures, and are imported before pytest takes them as plugins.
+pytest.register_assert_rewrite("drawn", "few")
+
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "run_vae.py"
 NETWORKS = ROOT / "tests" / "networks"

@@ -1,8 +1,10 @@
 """Images that contain numbers, models of these images, and how to read figures of them."""
 
+import base64
 import io
 
 import numpy as np
+import pytest
 import torch
 from matplotlib.image import imread
 from torch import Tensor, nn
@@ -15,14 +17,14 @@ from codebase.pictures.drawing import DPI
 # An image consists of 7 x 7 blocks of 4 x 4 pixels. Three corners are black and one is white, so a
 # test notices if the image is turned or mirrored. The five rows of blocks between the first and the
 # last one contain up to 35 numbers.
-CORNERS = {0: 1.0, 42: 1.0, 48: 1.0}
+CORNERS = {0: 1.0, 6: 0.0, 42: 1.0, 48: 1.0}
 NUMBERS = slice(7, 42)
 
 
 def from_blocks(numbers: Tensor) -> Tensor:
     """Make images (n, 784) with numbers (n, up to 35) from 0 to 1 in their blocks."""
     blocks = torch.zeros(len(numbers), 49)
-    blocks[:, list(CORNERS)] = 1.0
+    blocks[:, list(CORNERS)] = torch.tensor([*CORNERS.values()])
     blocks[:, NUMBERS.start : NUMBERS.start + numbers.shape[1]] = numbers
     return blocks.view(-1, 7, 7).repeat_interleave(4, 1).repeat_interleave(4, 2).flatten(1)
 
@@ -31,8 +33,8 @@ def to_blocks(images: Tensor) -> Tensor:
     """Read the numbers (..., 35) from images (..., 28, 28), which must be upright."""
     blocks = images.unflatten(-1, (7, 4)).unflatten(-3, (7, 4))[..., :, 1:3, :, 1:3].mean((-3, -1))
     blocks = blocks.flatten(-2)
-    for place in (0, 6, 42, 48):
-        assert (blocks[..., place] - CORNERS.get(place, 0.0)).abs().max() < 0.1
+    for place, value in CORNERS.items():
+        assert (blocks[..., place] - value).abs().max() < 0.1
     return blocks[..., NUMBERS]
 
 
@@ -41,14 +43,16 @@ def bits(numbers: Tensor) -> Tensor:
     return (numbers[..., None] >> torch.arange(14) & 1).float()
 
 
-def number(blocks: Tensor) -> Tensor:
-    """Convert bits (..., 14) to integers; the bits need not be exact."""
-    assert ((blocks[..., :14] - 0.5).abs() > 0.3).all()
-    return ((blocks[..., :14] > 0.5).long() << torch.arange(14)).sum(-1)
+def number(images: Tensor) -> Tensor:
+    """Read the integers from images (..., 28, 28); their bits need not be exact."""
+    blocks = to_blocks(images)[..., :14]
+    assert ((blocks - 0.5).abs() > 0.3).all()
+    return ((blocks > 0.5).long() << torch.arange(14)).sum(-1)
 
 
-def numbered_images() -> Images:
-    """Make a data set with MNIST's number of test images of each digit; each contains its index.
+@pytest.fixture(scope="session")
+def images() -> Images:
+    """A data set with MNIST's number of test images of each digit; each contains its index.
 
     One more block is grey, so that a test can tell an image from its bits.
     """
@@ -63,16 +67,13 @@ def numbered_images() -> Images:
 class Reader(nn.Module):
     """An encoder that looks up the posterior of the index in a numbered image."""
 
-    def __init__(self, m: Tensor, v: Tensor):
+    def __init__(self, m: Tensor):
         super().__init__()
         self.register_buffer("m", m)
-        self.register_buffer("v", v)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        indices = number(to_blocks(x.view(-1, 28, 28)))
-        return self.m[indices], self.v[indices]
-
-    forward = encode
+        m = self.m[number(x.view(-1, 28, 28))]
+        return m, torch.ones_like(m)
 
 
 class Painter(nn.Module):
@@ -81,24 +82,22 @@ class Painter(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         return from_blocks(z / 8 + 0.5).logit(1e-6)
 
-    forward = decode
-
 
 def painted(images: Tensor) -> Tensor:
     """Read the z (..., 35) of the painter from images (..., 28, 28)."""
     return 8 * (to_blocks(images) - 0.5)
 
 
-def known_model(m: Tensor, v: Tensor | None = None) -> VAE:
-    """Make a model with the posterior N(m, v) for each numbered image, m and v (10000, z)."""
+def known_model(m: Tensor) -> VAE:
+    """Make a model with the posterior N(m, 1) for each numbered image, m (10000, z)."""
     model = VAE(name="known", z_dim=m.shape[1])
-    model.enc, model.dec = Reader(m, torch.ones_like(m) if v is None else v), Painter()
+    model.enc, model.dec = Reader(m), Painter()
     return model
 
 
-def means(seed: int = 0, z: int = 3) -> Tensor:
-    """Sample posterior means (10000, z) that the painter can show."""
-    return torch.randn(10000, z, generator=torch.Generator().manual_seed(seed)).clamp(-3, 3)
+def normal(n: int, z: int) -> Tensor:
+    """Sample (n, z) from N(0, I), always the same."""
+    return torch.randn(n, z, generator=torch.Generator().manual_seed(0))
 
 
 def random_model(z_dim: int) -> VAE:
@@ -112,6 +111,21 @@ def random_model(z_dim: int) -> VAE:
     return rounded(model)
 
 
+def other_layers() -> VAE:
+    """Make a model with a few small layers and another prior."""
+    torch.manual_seed(1)
+    model = VAE(z_dim=3)
+    layers = nn.Linear(784, 7), nn.ELU(0.5), nn.Linear(7, 5), nn.ELU(2.0)
+    model.enc.net = nn.Sequential(*layers, nn.Linear(5, 6, bias=False))
+    model.dec.net = nn.Sequential(nn.Linear(3, 784))
+    with torch.no_grad():
+        model.enc.net[0].weight.mul_(5)
+        model.dec.net[0].weight.mul_(3)
+        model.z_prior_m.fill_(0.5)
+        model.z_prior_v.fill_(2.0)
+    return rounded(model)
+
+
 def rounded(model: VAE) -> VAE:
     """Round the weights to 16 bits, so that the explorer page computes with the same ones."""
     for layer in model.requires_grad_(False).modules():
@@ -119,6 +133,11 @@ def rounded(model: VAE) -> VAE:
             step = layer.weight.abs().max() / (2**15 - 1)
             layer.weight.copy_((layer.weight / step).round() * step)
     return model
+
+
+def decoded(text: str, kind: str = "<f4") -> Tensor:
+    """Decode numbers that the explorer page holds as text; torch.tensor makes a writable copy."""
+    return torch.tensor(np.frombuffer(base64.b64decode(text), kind))
 
 
 def labels(axis) -> list[str]:

@@ -3,10 +3,12 @@
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from drawn import bits, cells, from_blocks, known_model, means, number, to_blocks
+from drawn import bits, cells, from_blocks, known_model, normal, number
 
 from codebase.models.vae import VAE
 from codebase.visualize import visualize_samples
+
+pytest_plugins = ["drawn"]
 
 
 class Numbered(VAE):
@@ -25,27 +27,26 @@ def shown(monkeypatch):
     plt.close("all")
 
 
-def test_samples_are_shown_row_by_row_without_a_path(shown):
-    visualize_samples(Numbered(name="a model"), 5, (2, 3))
+@pytest.mark.parametrize(
+    ("options", "count", "rows", "columns", "title"),
+    [
+        ({"num_samples": 5, "grid_size": (2, 3)}, 5, 2, 3, "a model"),
+        ({"title": "a run"}, 200, 10, 20, "a run"),
+    ],
+)
+def test_samples_are_shown_row_by_row_without_a_path(shown, options, count, rows, columns, title):
+    visualize_samples(Numbered(name="a model"), **options)
     assert shown == [[1]]
-    assert "a model" in plt.gcf().get_suptitle()
+    assert title in plt.gcf().get_suptitle()
     (axes,) = plt.gcf().axes
-    grid = cells(axes, 2, 3).flatten(0, 1)
-    assert number(to_blocks(grid[:5])).tolist() == [0, 1, 2, 3, 4]
-    assert not grid[5].any()
-
-
-def test_the_default_is_ten_rows_of_twenty_samples(shown):
-    visualize_samples(Numbered(), title="a run")
-    assert "a run" in plt.gcf().get_suptitle()
-    (axes,) = plt.gcf().axes
-    grid = cells(axes, 10, 20).flatten(0, 1)
-    assert number(to_blocks(grid)).tolist() == list(range(200))
+    grid = cells(axes, rows, columns).flatten(0, 1)
+    assert number(grid[:count]).tolist() == list(range(count))
+    assert not grid[count:].any()
 
 
 def test_both_z_and_x_are_sampled(shown):
     """The decoder makes each pixel of a block black with p = z / 8 + 1/2 for z ~ N(0, 1)."""
-    visualize_samples(known_model(means()))
+    visualize_samples(known_model(normal(1, 3)))
     (axes,) = plt.gcf().axes
     grid = cells(axes, 10, 20, dpi=300).flatten(0, 1)
     assert ((grid < 0.1) | (grid > 0.9)).float().mean() > 0.99
@@ -55,16 +56,21 @@ def test_both_z_and_x_are_sampled(shown):
     assert share.var() == pytest.approx(1 / 64 + (1 / 4 - 1 / 64) / 16, rel=0.25)
 
 
-def test_samples_are_written_without_a_window(tmp_path, shown):
-    visualize_samples(Numbered(), save_path=tmp_path / "samples.png")
-    picture = plt.imread(tmp_path / "samples.png")[..., 0]
-    assert picture.shape == (880, 1600)
-    assert 0.05 < (picture[100:] < 0.5).mean() < 0.5
-    assert (picture[:60] < 0.5).any()  # title
+@pytest.mark.parametrize(("rows", "columns"), [(10, 20), (2, 3)])
+def test_samples_are_written_without_a_window_and_fill_the_width(tmp_path, shown, rows, columns):
+    path = tmp_path / "samples.png"
+    visualize_samples(Numbered(), rows * columns, (rows, columns), path)
+    picture = plt.imread(path)[..., 0] < 0.5
+    assert picture.shape[1] == 1600
+    assert picture[:60].any()  # the title
+    assert picture[len(picture) // 5 :].any(0)[80:-80].mean() > 0.2
+    assert picture[len(picture) // 5 :].any(0).nonzero()[0][[0, -1]] == pytest.approx(
+        [0, 1599], abs=120
+    )
     assert plt.get_fignums() == shown == []
 
 
 @pytest.mark.parametrize("n", [0, 7])
 def test_samples_must_fit(n):
-    with pytest.raises(ValueError, match=f"{n} samples do not fit into a grid of 2 x 3"):
+    with pytest.raises(ValueError, match=f"{n} .* fit"):
         visualize_samples(VAE(), num_samples=n, grid_size=(2, 3))

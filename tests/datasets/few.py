@@ -1,14 +1,14 @@
 """A few random images in the formats of the data sets: as files, and as a download."""
 
 import hashlib
-import os
 import struct
-from collections.abc import Callable
-from functools import partial
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import OFFLINE
 from torch import Tensor
 
 from codebase.data import Images
@@ -16,10 +16,8 @@ from codebase.datasets.sources import SOURCES
 
 # Images and labels for training and for testing.
 FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
+    *("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    *("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 )
 NEEDED = (FILES[0], *FILES[2:])
 
@@ -31,11 +29,11 @@ def idx(values: Tensor) -> bytes:
     return header + struct.pack(f">{values.numel()}{letter}", *values.flatten().tolist())
 
 
-def random_images(*sizes: int, side: int = 28, classes: int = 10) -> list[Tensor]:
+def random_images(*sizes: int, classes: int = 10) -> list[Tensor]:
     """Images and labels for training and for testing, in the order of FILES."""
     tensors = []
     for n in sizes:
-        tensors.append(torch.randint(256, (n, side, side), dtype=torch.uint8))
+        tensors.append(torch.randint(256, (n, 28, 28), dtype=torch.uint8))
         tensors.append((torch.arange(n) % classes).byte())
     return tensors
 
@@ -44,19 +42,6 @@ def write(folder: Path, tensors: list[Tensor], names: tuple[str, ...] = FILES) -
     folder.mkdir(parents=True, exist_ok=True)
     for name, values in zip(names, tensors, strict=True):
         (folder / name).write_bytes(idx(values))
-
-
-def replace_download(
-    monkeypatch: pytest.MonkeyPatch, action: Callable[[Path], object], class_name: str = "MNIST"
-) -> None:
-    """Replace torchvision's download by an action on the folder that it would download to."""
-    import torchvision
-
-    def download(self):
-        os.makedirs(self.raw_folder, exist_ok=True)
-        action(Path(self.raw_folder))
-
-    monkeypatch.setattr(getattr(torchvision.datasets, class_name), "download", download)
 
 
 def are(images: Images, tensors: list[Tensor]) -> bool:
@@ -72,28 +57,47 @@ def files_below(folder: Path) -> list[str]:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """A few images whose MD5 sums count as those of MNIST."""
+    """A few images whose MD5 sums count as those of MNIST, and no network."""
     tensors = random_images(5, 3)
     pairs = zip(FILES, tensors, strict=True)
     sums = {name: hashlib.md5(idx(x)).hexdigest() for name, x in pairs if name in NEEDED}
     monkeypatch.setitem(SOURCES, "mnist", SOURCES["mnist"]._replace(md5=sums))
+    for name, nowhere in OFFLINE.items():
+        monkeypatch.setenv(name, nowhere)
     return tensors
 
 
 @pytest.fixture
 def raw(few, tmp_path):
     """The folder of torchvision's downloads, with the few images."""
-    folder = tmp_path / "MNIST" / "raw"
-    write(folder, few)
-    return folder
+    write(tmp_path / "MNIST" / "raw", few)
+    return tmp_path / "MNIST" / "raw"
 
 
 @pytest.fixture
 def downloading(monkeypatch):
-    """Replaces the download."""
-    return partial(replace_download, monkeypatch)
+    """Replaces torchvision's download by an action on the folder that it would download to."""
+
+    def replace(action, class_name="MNIST"):
+        def dataset(root, train, download, **options):
+            folder = Path(root, class_name, "raw")
+            folder.mkdir(parents=True, exist_ok=True)
+            action(folder)
+
+        datasets = SimpleNamespace(**{class_name: dataset})
+        monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(datasets=datasets))
+
+    return replace
 
 
 @pytest.fixture
 def no_downloading(downloading):
     downloading(lambda folder: pytest.fail("a download was started"))
+
+
+@pytest.fixture
+def failing_download(downloading):
+    def download(folder):
+        raise OSError("no route")
+
+    downloading(download)

@@ -22,89 +22,79 @@ def test_all_files_are_downloaded_if_one_is_missing(tmp_path, raw, few, download
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "auto"])
-def test_a_download_arrives_in_torchvisions_folder(tmp_path, few, downloading, dataset):
-    downloading(lambda folder: write(folder, few))
-    images = load(dataset, tmp_path / "new" / "folder")
-    assert images.name == "mnist"
-    assert are(images, few)
-    assert files_below(tmp_path) == sorted(FILES)
-    assert files_below(tmp_path / "new" / "folder" / "MNIST" / "raw") == sorted(FILES)
-
-
-@pytest.mark.parametrize("dataset", ["mnist", "auto"])
-def test_a_download_is_checked(tmp_path, few, downloading, dataset):
-    downloading(lambda folder: write(folder, [x + 1 for x in few]))
-    with pytest.raises(UserError, match="train-images-idx3-ubyte is damaged"):
-        load(dataset, tmp_path)
-
-
-@pytest.mark.parametrize("usual", [None, 7.0])
-def test_a_download_does_not_use_standard_output_or_wait_forever(
-    tmp_path, downloading, capsys, usual
+def test_a_download_is_checked_and_arrives_in_torchvisions_folder(
+    tmp_path, few, downloading, dataset
 ):
-    timeouts, folders = [], []
+    folder = tmp_path / "new" / "folder"
+    downloading(lambda folder: write(folder, few))
+    images = load(dataset, folder)
+    assert images.name == "mnist" and are(images, few)
+    assert files_below(tmp_path) == files_below(folder / "MNIST" / "raw") == sorted(FILES)
+    downloading(lambda folder: write(folder, [x + 1 for x in few]))
+    with pytest.raises(UserError, match=f"{FILES[0]} is damaged"):
+        load(dataset, tmp_path / "other")
+
+
+def test_a_download_does_not_use_standard_output_or_wait_forever(tmp_path, downloading, capsys):
+    seen = []
 
     def download(folder):
-        timeouts.append(socket.getdefaulttimeout())
-        folders.append(folder)
+        seen.append((socket.getdefaulttimeout(), folder))
         print("100%")
         raise OSError("no")
 
     downloading(download)
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(usual)
-    try:
-        with pytest.raises(DownloadError):
-            load("mnist", tmp_path)
-        assert socket.getdefaulttimeout() == usual
-    finally:
-        socket.setdefaulttimeout(before)
-    assert 5 <= timeouts[0] <= 60
-    assert capsys.readouterr() == ("", "100%\n")
+    for usual in (None, 7.0):
+        socket.setdefaulttimeout(usual)
+        try:
+            with pytest.raises(DownloadError):
+                load("mnist", tmp_path)
+            assert socket.getdefaulttimeout() == usual
+        finally:
+            socket.setdefaulttimeout(before)
+    (timeout, folder), _ = seen
+    assert 5 <= timeout <= 60
+    assert capsys.readouterr() == ("", "100%\n100%\n")
     # If the process is killed now, nothing remains in the data folder.
-    assert tmp_path not in folders[0].parents
+    assert tmp_path not in folder.parents
 
 
 @pytest.mark.parametrize(
-    "error, reason",
+    "error",
     [
-        (RuntimeError("Error downloading:\nTried a mirror, got:\nConnection reset\n"), None),
-        (URLError("Connection reset"), "urlopen error Connection reset"),
-        (OSError("Connection reset"), None),
-        (http.client.BadStatusLine("Connection reset"), None),
-        (ImportError("Connection reset"), None),
-        (http.client.HTTPException(), "HTTPException()"),
+        RuntimeError("Error downloading:\nTried a mirror, got:\nConnection reset\n"),
+        URLError("Connection reset"),
+        OSError("Connection reset"),
+        http.client.BadStatusLine("Connection reset"),
+        ImportError("Connection reset"),
+        http.client.HTTPException(),  # It has no text, so its name is shown.
     ],
 )
-def test_a_failed_download_gives_the_reason_and_leaves_no_file(
-    tmp_path, few, downloading, error, reason
-):
+def test_a_failed_download_gives_the_reason_and_leaves_no_file(tmp_path, few, downloading, error):
     def fail(folder):
         write(folder, few)
         raise error
 
     downloading(fail)
     with pytest.raises(DownloadError) as caught:
-        load("mnist", tmp_path / "new" / "folder")
+        load("mnist", tmp_path / "new")
     message = str(caught.value)
-    assert f"({reason or 'Connection reset'})" in message
-    assert f"{tmp_path}/new/folder/MNIST/raw" in message
+    assert ("Connection reset)" if str(error) else "HTTPException()") in message
+    assert f"{tmp_path}/new/MNIST/raw" in message and "--dataset synthetic" in message
     assert all(name in message for name in NEEDED)
-    assert "--dataset synthetic" in message
     assert "\n" not in message
     assert caught.value.__cause__ is error
     assert files_below(tmp_path) == []
 
 
-def test_a_download_without_torchvision_is_refused(tmp_path, monkeypatch):
+def test_a_download_without_torchvision_is_refused(tmp_path, few, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(DownloadError, match=r"could not be downloaded \(.*torchvision.*\)"):
+    with pytest.raises(DownloadError, match="torchvision"):
         load("mnist", tmp_path)
 
 
-def test_an_interrupted_download_leaves_no_file_and_raises_the_interrupt(
-    tmp_path, few, downloading
-):
+def test_an_interrupted_download_leaves_no_file(tmp_path, few, downloading):
     def interrupt(folder):
         write(folder, few)
         raise KeyboardInterrupt

@@ -19,10 +19,8 @@ def model():
     """A model whose units are far from 0, where activation functions differ most."""
     model = VAE(nn="v1", z_dim=10).requires_grad_(False)
     for name, parameter in model.named_parameters():
-        if name.endswith("weight"):
-            parameter.mul_(3)
-        elif name.endswith("bias"):
-            parameter.mul_(20)
+        if name.startswith(("enc", "dec")):
+            parameter.mul_(3 if name.endswith("weight") else 20)
     return model
 
 
@@ -34,37 +32,24 @@ def forward(model, network, x):
         h = h @ state[f"{network}.net.{layer}.weight"].T + state[f"{network}.net.{layer}.bias"]
         if layer != LAYERS[-1]:
             h = np.where(h > 0, h, np.exp(np.minimum(h, 0)) - 1)
-    return h
+    return torch.from_numpy(h).float()
 
 
-def close(actual, expected):
-    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_encoder_is_three_layers_with_elu_then_mean_and_variance(model):
-    x = torch.rand(6, 784).round()
-    kept = x.clone()
+def test_networks_are_three_layers_with_elu_then_mean_and_variance_or_logits(model):
+    near = {"rtol": 1e-4, "atol": 1e-4}
+    x, z = torch.rand(6, 784).round(), 2 * torch.randn(6, 10)
+    given = x.clone(), z.clone()
     m, v = model.enc.encode(x)
     h = forward(model, "enc", x)
-    assert h[:, 10:].min() < -2  # both branches of softplus are tested
-    assert h[:, 10:].max() > 2
-    close(m, h[:, :10])
-    close(v, np.log1p(np.exp(h[:, 10:])) + 1e-8)
-    assert torch.equal(x, kept)
-
-
-def test_decoder_is_three_layers_with_elu_then_logits(model):
-    z = 2 * torch.randn(6, 10)
-    kept = z.clone()
-    close(model.dec.decode(z), forward(model, "dec", z))
-    assert torch.equal(z, kept)
-
-
-def test_each_image_is_computed_independently(model):
-    x, z = torch.rand(5, 784).round(), torch.randn(5, 10)
-    torch.testing.assert_close(model.dec.decode(z)[2:3], model.dec.decode(z[2:3]))
-    for whole, alone in zip(model.enc.encode(x), model.enc.encode(x[2:3]), strict=True):
-        torch.testing.assert_close(whole[2:3], alone)
+    assert h[:, 10:].min() < -2 and h[:, 10:].max() > 2  # both branches of softplus
+    torch.testing.assert_close(m, h[:, :10], **near)
+    torch.testing.assert_close(v, h[:, 10:].exp().log1p() + 1e-8, **near)
+    logits = model.dec.decode(z)
+    torch.testing.assert_close(logits, forward(model, "dec", z), **near)
+    assert torch.equal(x, given[0]) and torch.equal(z, given[1])
+    # Hand-outs since 2021 call the networks.
+    assert torch.equal(model.dec(z), logits)
+    assert all(map(torch.equal, model.enc(x), (m, v)))
 
 
 @pytest.mark.parametrize("network", SIZES)
@@ -74,17 +59,14 @@ def test_layers_have_the_assignments_sizes_and_pytorchs_initial_weights(network)
     sizes = SIZES[network]
     for layer, inputs, outputs in zip(LAYERS, sizes, sizes[1:], strict=False):
         weight, bias = (state[f"{network}.net.{layer}.{part}"] for part in ("weight", "bias"))
-        assert weight.shape == (outputs, inputs)
-        assert bias.shape == (outputs,)
+        assert weight.shape == (outputs, inputs) and bias.shape == (outputs,)
         limit = 1 / math.sqrt(inputs)
         for values in (weight.flatten(), bias):
             n = len(values)
-            assert values.abs().max() <= limit
-            assert values.abs().max() > limit * (1 - 10 / n)
+            assert limit * (1 - 10 / n) < values.abs().max() <= limit
+            # A uniform number within 1 has variance 1 / 3, and its square 4 / 45.
             assert abs(values.mean()) < 5 * limit / math.sqrt(3 * n)
-            # The square of a uniform number within 1 has mean 1 / 3 and variance 4 / 45.
-            square = (values / limit).square().mean()
-            assert abs(square - 1 / 3) < 5 * math.sqrt(4 / 45 / n)
+            assert abs((values / limit).square().mean() - 1 / 3) < 5 * math.sqrt(4 / 45 / n)
 
 
 def test_initial_weights_come_from_the_global_generator():
@@ -96,15 +78,6 @@ def test_initial_weights_come_from_the_global_generator():
     assert torch.equal(first, again)
     # All but the two parameters of the prior.
     assert (first != other).sum() == len(first) - 2
-
-
-def test_calling_a_network_encodes_or_decodes(model):
-    """Hand-outs since 2021 call the networks."""
-    x, z = torch.rand(6, 784).round(), torch.randn(6, 10)
-    assert torch.equal(model.dec(z), model.dec.decode(z))
-    called, encoded = model.enc(x), model.enc.encode(x)
-    assert len(called) == len(encoded) == 2
-    assert all(map(torch.equal, called, encoded))
 
 
 @pytest.fixture
@@ -119,15 +92,7 @@ def more_networks(tmp_path, monkeypatch):
             vars(nns).pop(name.rpartition(".")[2], None)
 
 
-def test_networks_are_attributes():
-    """Every public solution relies on that."""
-    assert getattr(nns, "v1").__name__ == "codebase.models.nns.v1"  # noqa: B009
-    model = VAE(nn="v1", z_dim=3)
-    assert isinstance(model.enc, nns.v1.Encoder)
-    assert isinstance(model.dec, nns.v1.Decoder)
-
-
-def test_a_new_file_adds_networks(more_networks):
+def test_a_new_file_adds_networks_which_are_attributes(more_networks):
     assert nns.names() == ["v1"]
     for name in ("other", "another"):
         (more_networks / f"{name}.py").write_text(
@@ -138,10 +103,11 @@ def test_a_new_file_adds_networks(more_networks):
             "    def __init__(self, z_dim): super().__init__(z_dim, 784)\n"
         )
     assert nns.names() == ["another", "other", "v1"]
-    model = VAE(nn="other", z_dim=3)
-    assert type(model.enc) is nns.other.Encoder
-    assert type(model.dec) is nns.other.Decoder
-    assert (model.enc.out_features, model.dec.in_features) == (6, 3)
+    for name in ("other", "v1"):
+        model = VAE(nn=name, z_dim=3)
+        assert type(model.enc) is getattr(nns, name).Encoder
+        assert type(model.dec) is getattr(nns, name).Decoder
+    assert VAE(nn="other", z_dim=3).enc.out_features == 6
 
 
 def test_an_unknown_name_is_an_error_with_the_known_names(more_networks):

@@ -3,22 +3,23 @@
 import numpy as np
 import pytest
 import torch
-from drawn import DPI, cells, known_model, labels, numbered_images, painted, seen
+from drawn import DPI, cells, known_model, labels, normal, painted, seen
 from matplotlib.colors import to_rgb, to_rgba_array
 
 from codebase.pictures import drawing
 from codebase.pictures.latent import latent_space, principal_components
 
+pytest_plugins = ["drawn"]
+
 COLOURS = to_rgba_array(drawing.COLOURS)
 
 
 @pytest.fixture(scope="module")
-def images():
-    return numbered_images()
-
-
-def normal(n, z):
-    return torch.randn(n, z, generator=torch.Generator().manual_seed(0))
+def plane(images):
+    """Posterior means in two dimensions, and the axes of their figure."""
+    m = normal(10000, 2) * torch.tensor([1.25, 0.3])
+    m[:3] = torch.tensor([[7.0, 0.0], [2.5, 2.0], [-2.6, -2.0]])
+    return m, latent_space(known_model(m), images).axes
 
 
 def middles(low, high, count):
@@ -27,67 +28,51 @@ def middles(low, high, count):
     return (edges[1:] + edges[:-1]) / 2
 
 
-@pytest.fixture(scope="module")
-def plane(images):
-    """Posterior means in two dimensions, and their figure."""
-    m = normal(10000, 2) * torch.tensor([1.25, 0.3])
-    m[:3] = torch.tensor([[7.0, 0.0], [2.5, 2.0], [-2.6, -2.0]])
-    return m, latent_space(known_model(m), images)
-
-
 @pytest.mark.slow
 def test_the_plane_decodes_the_z_of_its_axes(plane):
-    _, figure = plane
-    left, _ = figure.axes
-    assert left.get_title() == "decoder means"
+    _, (left, _) = plane
     assert (left.get_xlabel(), left.get_ylabel()) == ("$z_1$", "$z_2$")
-    z = painted(cells(left, 20, 20, margin=1, dpi=4 * DPI))[..., :2]
+    z = painted(cells(left, 20, 20, margin=1, dpi=2 * DPI))[..., :2]
     to_the_right = middles(*left.get_xlim(), 20).expand(20, 20)
     upwards = middles(*left.get_ylim(), 20).flip(0)[:, None].expand(20, 20)
     assert (z - torch.stack([to_the_right, upwards], 2)).abs().max() < 0.1
     for axis in (left.xaxis, left.yaxis):
         texts = [float(text.replace("\N{MINUS SIGN}", "-")) for text in labels(axis)]
-        assert texts == pytest.approx(axis.get_ticklocs())
-        assert len(texts) >= 5
+        assert texts == pytest.approx(axis.get_ticklocs()) and len(texts) >= 5
 
 
-def test_both_panels_of_the_plane_show_99_percent_of_the_means(plane):
-    m, figure = plane
-    left, right = figure.axes
-    limits = left.get_xlim()
-    assert left.get_ylim() == right.get_xlim() == right.get_ylim() == limits
-    assert limits[0] == -limits[1]
-    outside = (m.abs() > limits[1]).any(1).sum()
+@pytest.mark.slow
+def test_the_plane_shows_99_percent_of_the_means_in_the_colours_of_their_digits(plane, images):
+    m, (left, right) = plane
+    low, limit = left.get_xlim()
+    assert (
+        left.get_ylim() == right.get_xlim() == right.get_ylim() == (low, limit) == (-limit, limit)
+    )
+    outside = (m.abs() > limit).any(1).sum()
     assert 0 < outside <= 100
     assert f"{outside} outside" in right.get_title()
-    sizes = [seen(axes).shape for axes in figure.axes]
-    assert np.ptp(sizes, axis=0).max() <= 1 and abs(sizes[0][0] - sizes[0][1]) <= 1
-
-
-def test_the_plane_shows_the_prior_even_if_the_means_are_close_together(images):
-    figure = latent_space(known_model(normal(10000, 2) / 100), images)
-    assert [axes.get_xlim() for axes in figure.axes] == [(-2, 2), (-2, 2)]
-    assert "0 outside" in figure.axes[1].get_title()
-
-
-def test_points_are_the_posterior_means_in_the_colour_of_their_digit(plane, images):
-    m, figure = plane
-    _, right = figure.axes
-    (dots,) = right.collections
-    pixels, limit = seen(right), right.get_xlim()[1]  # Rendering sets the colours below.
-    assert torch.equal(torch.from_numpy(dots.get_offsets().data).float(), m)
     assert (right.get_xlabel(), right.get_ylabel()) == ("$z_1$", "$z_2$")
+    pixels = seen(right)  # Rendering sets the colours below.
+    height, width, _ = pixels.shape
+    assert np.abs(np.subtract(pixels.shape, seen(left).shape)).max() <= 1 >= abs(height - width)
+    (dots,) = right.collections
+    assert torch.equal(torch.from_numpy(dots.get_offsets().data).float(), m)
     assert np.allclose(dots.get_facecolor(), COLOURS[images.test_labels])
     legend = right.get_legend()
     assert [text.get_text() for text in legend.get_texts()] == [str(digit) for digit in range(10)]
     shown = [to_rgb(handle.get_markerfacecolor()) for handle in legend.legend_handles]
     assert np.allclose(shown, COLOURS[:, :3])
     # Two points are apart from the others, so their pixels can be found.
-    height, width, _ = pixels.shape
     for (x, y), digit in zip(m[1:3].tolist(), images.test_labels[1:3], strict=True):
         column, row = (x / limit + 1) / 2 * width, (1 - y / limit) / 2 * height
         spot = pixels[round(row) - 3 : round(row) + 3, round(column) - 3 : round(column) + 3]
         assert np.abs(spot - COLOURS[digit, :3]).max(2).min() < 0.1
+
+
+def test_the_plane_shows_the_prior_even_if_the_means_are_close_together(images):
+    figure = latent_space(known_model(normal(10000, 2) / 100), images)
+    assert [axes.get_xlim() for axes in figure.axes] == [(-2, 2), (-2, 2)]
+    assert "0 outside" in figure.axes[1].get_title()
 
 
 def test_a_single_dimension_has_no_figure(images):
@@ -101,61 +86,48 @@ def model_with_kl(kl):
     return known_model(m)
 
 
+@pytest.mark.slow
 def test_the_traversal_moves_one_dimension_per_row_sorted_by_kl(images):
-    kl = [0.5, 2.0, 0.25, 1.0]
-    model = model_with_kl(kl)
-    left, _ = latent_space(model, images).axes
-    assert labels(left.yaxis) == [
-        "$z_{2}$, KL 2.00",
-        "$z_{4}$, KL 1.00",
-        "$z_{1}$, KL 0.50",
-        "$z_{3}$, KL 0.25",
-    ]
+    left, _ = latent_space(model_with_kl([0.5, 2.0, 0.25, 1.0]), images).axes
     z = painted(cells(left, 4, 7))[..., :4]
     expected = torch.zeros(4, 7, 4)
     for row, dimension in enumerate([1, 3, 0, 2]):
         expected[row, :, dimension] = torch.arange(-3.0, 4)
     assert (z - expected).abs().max() < 0.1
-    # The labels are beside their rows and below their columns.
-    assert np.array(left.get_yticks()) // 30 == pytest.approx([0, 1, 2, 3])
-    assert np.array(left.get_xticks()) // 30 == pytest.approx([*range(7)])
+    rows = [("z_{2}", "2.00"), ("z_{4}", "1.00"), ("z_{1}", "0.50"), ("z_{3}", "0.25")]
+    for label, (name, kl) in zip(labels(left.yaxis), rows, strict=True):
+        assert name in label and kl in label
     assert labels(left.xaxis) == ["-3", "-2", "-1", "0", "1", "2", "3"]
 
 
-@pytest.mark.parametrize("z", [10, 20])
-def test_a_traversal_is_as_high_as_the_plane_beside_it(images, z):
-    figure = latent_space(known_model(normal(10000, z)), images)
+@pytest.mark.slow
+def test_a_traversal_omits_dimensions_with_little_kl_and_is_as_high_as_the_other_panel(images):
+    figure = latent_space(model_with_kl([0.01 * (k + 1) for k in range(30)]), images)
     drawing.put_title(figure, "Latent space")
     figure.draw_without_rendering()
-    left, right = (axes.get_window_extent() for axes in figure.axes)
-    assert left.height == pytest.approx(right.height, rel=0.1)
-
-
-def test_a_traversal_names_the_number_of_dimensions_that_it_omits(images):
-    kl = [0.01 * (k + 1) for k in range(30)]
-    model = model_with_kl(kl)
-    left, _ = latent_space(model, images).axes
+    left, right = figure.axes
     rows = labels(left.yaxis)
-    assert len(rows) == 20
-    assert (rows[0], rows[19]) == ("$z_{30}$, KL 0.30", "$z_{11}$, KL 0.11")
-    assert "10 more have a KL of at most 0.10" in left.get_title()
+    assert len(rows) == 20 and "z_{30}" in rows[0] and "z_{11}" in rows[19]
+    assert "10 more" in left.get_title() and "0.10" in left.get_title()
     z = painted(cells(left, 20, 7))[:, 6, :30]
     assert z.argmax(1).tolist() == list(range(10, 30))[::-1]
+    heights = [axes.get_window_extent().height for axes in (left, right)]
+    assert heights[0] == pytest.approx(heights[1], rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_means_are_plotted_along_their_principal_components(images):
     m = normal(10000, 3) @ torch.tensor([[0.0, 2.0, 0.0], [0.3, 0.0, 0.0], [0.0, 0.0, 1.0]]) + 5
-    figure = latent_space(known_model(m), images)
-    _, right = figure.axes
+    _, right = latent_space(known_model(m), images).axes
     (dots,) = right.collections
     expected = (m - m.mean(0))[:, [1, 2]].numpy()
     assert dots.get_offsets().data == pytest.approx(expected, abs=0.2)
     assert np.allclose(dots.to_rgba(dots.get_array()), COLOURS[images.test_labels])
-    assert right.get_xlabel() == "principal component 1 (78% of variance)"
-    assert right.get_ylabel() == "principal component 2 (20% of variance)"
+    assert "1" in right.get_xlabel() and "78%" in right.get_xlabel()
+    assert "2" in right.get_ylabel() and "20%" in right.get_ylabel()
 
 
-@pytest.mark.parametrize(("n", "dim"), [(1000, 2), (1000, 7), (1000, 300), (5, 300)])
+@pytest.mark.parametrize(("n", "dim"), [(1000, 2), (1000, 7), (5, 300)])
 def test_principal_components_equal_a_singular_value_decomposition(n, dim):
     spectrum = 0.8 ** torch.arange(dim) + 0.01
     x = normal(n, dim) * spectrum @ torch.linalg.qr(normal(dim, dim))[0] + 3

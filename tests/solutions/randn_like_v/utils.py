@@ -3,6 +3,8 @@ import math
 import torch
 import torch.nn.functional as F
 
+from codebase.models.vae import VAE
+
 
 def sample_gaussian(m, v):
     eps = torch.randn_like(v)
@@ -45,3 +47,7 @@ def log_mean_exp(x, dim):
 
 def duplicate(x, rep):
     return x.unsqueeze(0).expand(rep, *x.shape).reshape(rep * x.shape[0], *x.shape[1:])
+
+
+def is_vae(model):
+    return isinstance(model, VAE)

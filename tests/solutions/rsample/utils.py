@@ -19,15 +19,6 @@ def log_normal(x, m, v):
     return element_wise.sum(-1)
 
 
-def log_normal_mixture(z, m, v):
-    """log of a uniform mixture of k Gaussians
-
-    z: (batch, dim), m: (batch, k, dim), v: (batch, k, dim)
-    """
-    log_probs = log_normal(z.unsqueeze(1), m, v)
-    return log_mean_exp(log_probs, 1)
-
-
 def gaussian_parameters(h, dim=-1):
     """Splits the output of the network in mean and variance"""
     m, h = torch.split(h, h.size(dim) // 2, dim=dim)

@@ -20,10 +20,10 @@ class VAE(torch.nn.Module):
         self.z_prior = (self.z_prior_m, self.z_prior_v)
 
     def negative_elbo_bound(self, x):
-        qm, qv = self.enc.encode(x)
+        qm, qv = self.enc(x)
         kl = ut.kl_normal(qm, qv, self.z_prior[0], self.z_prior[1])
         z = ut.sample_gaussian(qm, qv)
-        logits = self.dec.decode(z)
+        logits = self.dec(z)
         rec = -ut.log_bernoulli_with_logits(x, logits)
 
         kl, rec = torch.mean(kl), torch.mean(rec)
@@ -31,13 +31,13 @@ class VAE(torch.nn.Module):
         return nelbo, kl, rec
 
     def negative_iwae_bound(self, x, iw):
-        qm, qv = self.enc.encode(x)
+        qm, qv = self.enc(x)
         kl = ut.kl_normal(qm, qv, *self.z_prior).mean()
 
         # (batch, dim) -> (iw * batch, dim)
         qm_iw, qv_iw, x_iw = ut.duplicate(qm, iw), ut.duplicate(qv, iw), ut.duplicate(x, iw)
         z = ut.sample_gaussian(qm_iw, qv_iw)
-        log_p_x = ut.log_bernoulli_with_logits(x_iw, self.dec.decode(z))
+        log_p_x = ut.log_bernoulli_with_logits(x_iw, self.dec(z))
         log_p_z = ut.log_normal(z, self.z_prior[0], self.z_prior[1])
         log_q_z = ut.log_normal(z, qm_iw, qv_iw)
 
@@ -48,24 +48,15 @@ class VAE(torch.nn.Module):
 
     def loss(self, x):
         nelbo, kl, rec = self.negative_elbo_bound(x)
-        loss = nelbo
-
-        summaries = dict(
-            (
-                ("train/loss", nelbo),
-                ("gen/elbo", -nelbo),
-                ("gen/kl_z", kl),
-                ("gen/rec", rec),
-            )
-        )
-        return loss, summaries
+        names = ("train/loss", "gen/elbo", "gen/kl_z", "gen/rec")
+        return nelbo, dict(zip(names, (nelbo, -nelbo, kl, rec), strict=True))
 
     def sample_sigmoid(self, batch):
         z = self.sample_z(batch)
         return self.compute_sigmoid_given(z)
 
     def compute_sigmoid_given(self, z):
-        logits = self.dec.decode(z)
+        logits = self.dec(z)
         return torch.sigmoid(logits)
 
     def sample_z(self, batch):
