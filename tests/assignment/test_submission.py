@@ -237,7 +237,19 @@ def deep(content):
         ("hw.pdf", b"%PDF", "utils.py"),
         ("hw.ipynb", b"[" * 100_000, "utils.py"),
     ],
-    ids="nested outside absolute drive zip-link tar-link cut-zip cut-tar empty pdf deep".split(),
+    ids=[
+        "nested",
+        "outside",
+        "absolute",
+        "drive",
+        "zip-link",
+        "tar-link",
+        "cut-zip",
+        "cut-tar",
+        "empty",
+        "pdf",
+        "deep",
+    ],
 )
 def test_a_hand_in_that_cannot_be_read_is_refused_in_a_sentence(found, name, content, word):
     with pytest.raises(UserError) as error:

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from contextlib import redirect_stderr
 
 import pytest
 import tqdm
