@@ -13,6 +13,7 @@ from assignment.known import HAS_SOLUTION, SEED, inputs_of, right_answers
 from assignment.process import ask, project, stop
 from assignment.report import Result, comparison, results_json, text_of, total
 from assignment.sources import suspicious
+from assignment.student import MODEL
 from assignment.submission import Submission, find
 from codebase.arguments import Parser
 from codebase.system.errors import UserError
@@ -48,7 +49,7 @@ def arguments(argv: list[str] | None) -> Namespace:
     )
     parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit (default 60)")
     args = parser.parse_args(argv)
-    if not args.dir and args.tasks and args.tasks[-1] not in FURTHER:
+    if not args.dir and args.tasks and Path(args.tasks[-1]).exists():
         args.dir = Path(args.tasks.pop())
     if not args.dir and args.run and Path(args.run).exists():
         args.dir, args.run = Path(args.run), ""
@@ -94,6 +95,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"assignment.check: argument --results: {error.strerror}", file=sys.stderr)
         return 2
     print("\n".join(map(textwrap.fill, submission.notes)) + "\n")
+    if args.run and args.run not in submission.runs:
+        print(f"There is no run {args.run} with a {MODEL}.\n")
     run = submission.runs.get(args.run) if args.run else submission.run
     for result in grade(submission, tasks, run, args.seconds):
         print(text_of(result) + "\n")

@@ -48,7 +48,7 @@ def value(name: str, record: Record, shape: tuple[int, ...] = ()) -> Part:
         part[f"{name} is {kind}"] = Quantity()
     if isinstance(result := record.get(name), Tensor):  # (calls, *shape)
         if result.shape[1:] != shape:
-            part[f"{name} has the shape {' x '.join(map(str, result.shape[1:]))}"] = Quantity()
+            part[f"{name} has the shape {tuple(result.shape[1:])}"] = Quantity()
         x = result.double().reshape(len(result), -1)
         part[name] = average(x if x.shape[1] <= 9 else x.mean(1, keepdim=True))
     return part

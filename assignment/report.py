@@ -29,10 +29,10 @@ def compared(
     for name in sorted(names, key=lambda name: name not in wrong):
         value, ours = found[SHOWN][name], right[SHOWN][name]
         text = "right" if value.distance(ours) <= 1 else f"should be {shown(ours)}"
-        if name in wrong:
+        if name in wrong and text != "right":
             text += "   <- look here"
         elif text != "right" and name == names[0]:
-            text += "   follows"
+            text += ", which follows from the others"
         yield f"{name}: {shown(value)}, {text}"
     for part, keys in wrong.items():
         start = f"{part} " if part.startswith(GRADIENT) else ""

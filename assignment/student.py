@@ -7,6 +7,7 @@ import traceback
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
+from textwrap import shorten
 from types import ModuleType
 from typing import Any
 
@@ -134,7 +135,7 @@ def sentence_for(error: BaseException, at_import: bool) -> str:
     theirs = [f for f in frames if "/codebase/" in f.filename.replace(os.sep, "/")]
     last = theirs[-1] if theirs else None
     place = f" ({Path(last.filename).name}, line {last.lineno})" if last else ""
-    text = " ".join(str(error).split())[:150]
+    text = shorten(str(error), 150, placeholder=" ...")
     reason = f": {text}" if text else ""
     name = str(getattr(error, "name", ""))
     is_syntax = isinstance(error, ImportError | SyntaxError)
