@@ -36,6 +36,9 @@ class Record(NamedTuple):
     key: str = ""  # a sum of all that decides the points; "" if they are decided anew each time
 
 
+PENDING = Record({}, "", "", ["Not graded yet: run the same command again."])
+
+
 def grade_one(entry: Entry, tasks: list[Task], version: str, earlier: Record | None) -> Record:
     """Grade a hand-in, or return its earlier record if nothing has changed since."""
     try:
@@ -64,11 +67,11 @@ def grade_one(entry: Entry, tasks: list[Task], version: str, earlier: Record | N
 
 
 def write_table(path: Path, found: list[Entry], records: dict[str, Record]) -> None:
-    """Write the table of a class."""
+    """Write the table of a class, in which students without a record are not graded yet."""
     names = list(dict.fromkeys(name for record in records.values() for name in record.points))
     lines: list[list[object]] = [["student", *names, "sum", "late", "files read", "notes"]]
-    for student, is_late, _ in (entry for entry in found if entry.student in records):
-        points, _, read, notes, functions, _ = records[student]
+    for student, is_late, _ in found:
+        points, _, read, notes, functions, _ = records.get(student, PENDING)
         equal = [x for x in records if x != student and records[x].functions == functions]
         if equal and functions:
             notes = [*notes, f"Its functions are those of {', '.join(equal)}."]
@@ -93,7 +96,7 @@ def grade_class(folder: Path, out: Path, tasks: list[Task], jobs: int) -> int:
     # Another version of the check may decide otherwise.
     files = sorted(each for each in (ROOT / "assignment").glob("*.*") if each.name != "README.md")
     version = sum_of(repr([file.read_bytes() for file in files]))
-    records, new = dict(earlier), 0
+    records, graded, new = dict(earlier), dict[str, Record](), 0
     pool = ThreadPoolExecutor(jobs)  # Each thread waits for a process that runs students' files.
     waiting = {
         pool.submit(grade_one, each, tasks, version, earlier.get(each.student)): each.student
@@ -108,12 +111,12 @@ def grade_class(folder: Path, out: Path, tasks: list[Task], jobs: int) -> int:
                 note = f"The check of this hand-in failed ({error!r}): grade it by hand."
                 record = Record({}, "Your hand-in will be graded by hand.\n", "", [note])
             new += record != earlier.get(student)
-            records[student] = record
+            records[student] = graded[student] = record
             text = out / FEEDBACK / (re.sub(r"[^\w .,'()-]", "_", student) + ".txt")
             write_atomically(text, record.text.encode())
             content = {student: record._asdict() for student, record in records.items()}
             write_atomically(out / RECORDS, json.dumps(content, indent=1).encode())
-            write_table(out / TABLE, found, records)
+            write_table(out / TABLE, found, graded)
             bar.update()
     print(f"{len(found)} hand-ins, {new} of them new or changed: {out / TABLE}, {out / FEEDBACK}/")
     return 0 if all(record.points for record in records.values()) else 1

@@ -80,6 +80,8 @@ def main(argv: list[str] | None = None) -> int:
     archive = "also write an autograder for Gradescope"
     parser.add_argument("--gradescope", type=Path, metavar="FILE.zip", help=archive)
     args = parser.parse_args(argv)
+    if args.gradescope and args.gradescope.suffix != ".zip":
+        parser.error(f"argument --gradescope: the name of {args.gradescope} must end in .zip")
     if args.dir.exists() and (not args.dir.is_dir() or any(args.dir.iterdir())):
         parser.error(f"argument DIR: {args.dir} is not an empty folder; choose another one")
     try:

@@ -68,7 +68,7 @@ def one_of(choices: Iterable[str], ending: str = "") -> dict[str, Any]:
         for name in (text, text.lower()):
             if re.fullmatch(f"({'|'.join(choices)}){ending}", name):
                 return name
-        raise argparse.ArgumentTypeError(f"must be {', '.join(choices)}, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be {' or '.join(choices)}, not {text!r}")
 
     return {"type": parse, "metavar": "NAME"}
 

@@ -54,7 +54,7 @@ def report(
     with report_errors(failures):
         write_results(folder, step, measured, kl_of_dimensions, iwae)
     if args.iwae:
-        with report_errors(failures):
+        with report_errors(failures, optional=False):
             show = partial(with_bar, description=f"IWAE-{args.iwae}")
             x = images.test_bits
             bound, error = evaluate.iwae_and_error(model, x, args.iwae, show)

@@ -46,7 +46,7 @@ def test_help_shows_every_default_and_fits_into_the_terminal(run_vae, monkeypatc
         ("batch_size", ["0"], "1 to"),
         ("train", ["yes", "3"], "0 to 2,"),
         ("lr", ["0", "nan", "1e999"], "1e-09 to"),
-        ("lr_schedule", ["cosine"], "constant, linear,"),
+        ("lr_schedule", ["cosine"], "constant or linear,"),
         ("kl_weight", ["-0.1"], "0 to"),
         ("valid", ["-1"], "0 to"),
         ("iwae", ["-1"], "0 to"),
@@ -55,9 +55,9 @@ def test_help_shows_every_default_and_fits_into_the_terminal(run_vae, monkeypatc
         ("resume", ["2"], "0 to 1,"),
         ("compare", ["2"], "0 to 1,"),
         ("figures", ["2", "png"], "pdf"),
-        ("dataset", ["cifar"], "auto, mnist, fashion"),
+        ("dataset", ["cifar"], "auto or mnist or fashion"),
         ("nn", ["v0", "v1x"], "v1"),
-        ("device", ["gpu", "cuda:x"], "auto, cpu, cuda, "),
+        ("device", ["gpu", "cuda:x"], "auto or cpu or cuda "),
     ],
 )
 def test_a_wrong_value_is_answered_with_what_is_known(capsys, option, values, known):

@@ -38,9 +38,7 @@ def resolve(dataset: str, data_dir: Path) -> str:
         if name != "auto":
             raise
         absent = f"MNIST is not in {data_dir} and could not be downloaded (no network?)"
-        instead = (
-            "Training on synthetic digits instead; their bounds are not comparable with MNIST's"
-        )
+        instead = "Using synthetic digits instead; their bounds are not comparable with MNIST's"
         advice = "If you have MNIST, give its folder with --data_dir"
         print(f"Warning: {absent}. {instead}. {advice}.", file=sys.stderr)
         return "synthetic"

@@ -109,6 +109,9 @@ def _instead_of(path: Path) -> str:
     pattern = re.sub(r"iter_max=\d+", "iter_max=*", folder.name)
     others = folder.parent.glob(pattern) if pattern != folder.name else ()
     hints += [f"{other.name} is a run of another --iter_max" for other in others if other != folder]
+    hints += [
+        f"{moved.parent} has it" for moved in folder.parent.glob(f"{folder.name}.*/{path.name}")
+    ]
     with suppress(OSError, UserError, LookupError, TypeError, ValueError):
         step = load(folder / "training-state.pt")["training"]["step"]
         if step < int(path.stem.rpartition("-")[2]):

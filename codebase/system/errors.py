@@ -74,10 +74,11 @@ def missing_in_student_file(error: Exception) -> str | None:
 
 
 @contextmanager
-def report_errors(failures: list[str]) -> Iterator[None]:
+def report_errors(failures: list[str], optional: bool = True) -> Iterator[None]:
     """Print an error inside the block, as a sentence or a traceback, and continue after the block.
 
-    Appends the message to `failures`, unless a student's function is merely missing.
+    Appends the message to `failures`, unless the work is optional and a student's function for it
+    is merely missing.
     """
     try:
         yield
@@ -89,7 +90,7 @@ def report_errors(failures: list[str]) -> Iterator[None]:
             print(f"run_vae.py: {message}", file=sys.stderr)
         else:
             traceback.print_exc()
-        if not missing_in_student_file(error):
+        if not (optional and missing_in_student_file(error)):
             failures.append(message or repr(error))
 
 
