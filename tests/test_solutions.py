@@ -138,3 +138,4 @@ def test_a_bound_that_is_not_written_yet_is_a_sentence(run, ours, tmp_path):
     (sentence,) = [line for line in output.splitlines() if line.startswith("run_vae.py: ")]
     assert "negative_iwae_bound" in sentence and "not written yet" in sentence
     assert "Visualization saved" in output
+    run(program, tmp_path / "here", "--train", 0, "--iwae", 5, status=3)  # was asked for

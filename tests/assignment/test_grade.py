@@ -8,6 +8,7 @@ from zipfile import ZipFile
 import pytest
 
 from assignment import ROOT, grade
+from assignment.entries import Entry
 
 SENT = ROOT / "tests" / "solutions" / "bare"
 UTILS, VAE = ((SENT / name).read_text() for name in ("utils.py", "vae.py"))
@@ -106,6 +107,15 @@ def test_a_check_that_fails_costs_no_other_hand_in(tmp_path, monkeypatch):
     rows = table(tmp_path)
     assert [rows[name]["sum"] for name in ("jane", "john")] == ["3", ""]
     assert "by hand" in rows["john"]["notes"]
+
+
+def test_an_interrupted_table_says_who_is_not_graded_yet(tmp_path):
+    found = [Entry(name, False, []) for name in ("jane", "john")]
+    records = {"john": grade.Record({"kl_normal": 3}, "", "Read: utils.py.", [])}
+    grade.write_table(tmp_path / "grades.csv", found, records)
+    rows = table(tmp_path)
+    assert [rows[name]["sum"] for name in ("jane", "john")] == ["", "3"]
+    assert "not graded yet" in rows["jane"]["notes"].lower() and not rows["john"]["notes"]
 
 
 @pytest.mark.slow
