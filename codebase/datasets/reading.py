@@ -83,7 +83,8 @@ def _read_idx(content: bytearray) -> NDArray[Any]:
 def _read_text(content: bytearray) -> Tensor:
     """Read lines of 784 numbers 0 or 1 as (n, 784) uint8 with the values 0 and 255."""
     with suppress(ValueError):
-        values = np.loadtxt(io.BytesIO(content), dtype=np.uint8, ndmin=2)
-        if values.shape[1] == 784 and values.max() <= 1:
-            return torch.from_numpy(255 * values)
+        # NumPy 1 would read other numbers as integers without a word, 0.5 as 0 and 256 as 0.
+        values = np.loadtxt(io.BytesIO(content), dtype=np.float32, ndmin=2)
+        if values.shape[1] == 784 and np.isin(values, (0, 1)).all():
+            return torch.from_numpy(255 * values.astype(np.uint8))
     raise WrongFileError("its lines are not 784 numbers 0 or 1")

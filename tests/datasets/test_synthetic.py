@@ -5,6 +5,9 @@ import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.textpath import TextPath
+from matplotlib.transforms import Affine2D
 from torch.nn.functional import avg_pool2d
 
 from codebase.datasets import synthetic
@@ -76,8 +79,11 @@ def test_digits_can_be_classified(digits):
 def printed(digit):
     """The digit in a typeface, (28, 28)."""
     canvas = FigureCanvasAgg(Figure(figsize=(1, 1), dpi=28))
-    options = {"ha": "center", "va": "center", "size": 56, "style": "italic"}
-    canvas.figure.text(0.5, 0.45, str(digit), **options)
+    # A path, unlike text, looks the same with every version of matplotlib.
+    path = TextPath((0, 0), str(digit), 22, prop={"family": "DejaVu Sans", "style": "italic"})
+    box = path.get_extents()  # with its margins it is 14 wide
+    centered = Affine2D().translate(7, 14 - (box.y0 + box.y1) / 2)
+    canvas.figure.add_artist(PathPatch(path, color="black", lw=0, transform=centered))
     canvas.draw()
     return 1 - torch.tensor(np.asarray(canvas.buffer_rgba())[:, :, 0]) / 255
 
