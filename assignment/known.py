@@ -1,6 +1,5 @@
 """What a check knows: the inputs of functions, the right answers, and those of known mistakes."""
 
-import base64
 import json
 import secrets
 from contextlib import suppress
@@ -27,7 +26,7 @@ def inputs_of(task: str, seed: int) -> Inputs:
     """The inputs of a task; for "train" the assignment's test images (100, 784), from a file."""
     if task != "train":
         return ask(task, seed)
-    packed = base64.b64decode(numbers()["images"])
+    packed = bytes.fromhex(numbers()["images"])
     bits = np.unpackbits(np.frombuffer(packed, np.uint8)).reshape(-1, 784)
     return {"images": torch.from_numpy(bits).float()}
 

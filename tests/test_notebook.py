@@ -94,7 +94,6 @@ def test_the_walk_shows_pictures_and_its_bound_by_hand_is_that_of_the_model(outp
     assert by_hand == pytest.approx(model, rel=0.01)
 
 
-def test_the_walk_is_stored_without_output_except_small_pictures():
-    stored = [output for cell in WALK.cells for output in cell.get("outputs", [])]
-    assert {output.output_type for output in stored} <= {"display_data"}
-    assert (ROOT / "docs" / "walk.ipynb").stat().st_size < 300_000
+def test_the_walk_is_stored_without_output():
+    """A picture would be stored as text, in which any word may stand by chance."""
+    assert not [output for cell in WALK.cells for output in cell.get("outputs", [])]
