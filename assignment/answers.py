@@ -101,14 +101,16 @@ def explain(
     A mistake counts only if all parts that it changes came out as it predicts. Those in the task's
     own function come before those in functions that it calls.
     """
-    told, unexplained = list[Mistake](), {*wrong_parts(found, right)}
+    wrong = wrong_parts(found, right).keys()
+    told, unexplained = list[Mistake](), {*wrong}
     agreeing = [
-        (-len(mistake.parts), mistake.function != task, distance, mistake)
+        (-len(wrong & mistake.parts), mistake.function != task, distance, mistake)
         for mistake in mistakes
         if (distance := mistake.distance(found)) <= 1
     ]
     for *_, mistake in sorted(agreeing, key=lambda each: each[:3]):
-        if mistake.parts.keys() <= unexplained:
+        parts = wrong & mistake.parts  # a small change may be within the tolerance
+        if parts and parts <= unexplained:
             told.append(mistake)
-            unexplained -= mistake.parts.keys()
+            unexplained -= parts
     return told, unexplained

@@ -97,12 +97,13 @@ def sampled_pixels(inputs: Inputs, record: Record) -> Part:
         both = [average(x.mean(i)[:, None]) for i in (0, 1)]  # over the images, and over the pixels
         key = f"{what} of the noise in x"
         part[key] = max(both, key=lambda each: each.errors[0])
+    means = noise.mean(0), noise.mean(1)
+    # The variance of means of n independent noises is 1 / n.
+    ratios = [x.square().mean().item() * noise.numel() / len(x) for x in means]
     for i, whose in enumerate(("different images", "an image")):
-        # The variance of means of independent noise is 1 / n.
-        means = noise.mean(i)
-        ratio = means.square().mean().item() * noise.shape[i]
-        error = max(2 / len(means) ** 0.5, 0.3 * ratio)
-        part[f"dependence of the pixels of {whose}"] = Quantity([round(ratio, 3)], [error])
+        # Means that share their noise say less.
+        error = max(2 * (max(1, ratios[1 - i]) / len(means[i])) ** 0.5, 0.3 * ratios[i])
+        part[f"dependence of the pixels of {whose}"] = Quantity([round(ratios[i], 3)], [error])
     return part
 
 
@@ -147,8 +148,7 @@ def combination(nelbo: Tensor, kl: Tensor, rec: Tensor) -> Part:
 def by_samples(name: str, values: Tensor) -> Part:
     """A result of the importance-weighted bound for each number of samples."""
     values = values[: len(values) // len(SAMPLES) * len(SAMPLES)].view(-1, len(SAMPLES))
-    # A student's function is called three times with each number.
-    error = (values.var(0).mean() / 3).sqrt().item() + 0.02 * (name == "KL")
+    error = (values.var(0).mean() / len(values)).sqrt().item() + 0.02 * (name == "KL")
     key = f"{name} with {', '.join(map(str, SAMPLES))} samples"
     return {key: Quantity(values.mean(0).tolist(), [error] * len(SAMPLES))}
 

@@ -5,10 +5,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from assignment.answers import Part, Quantity, exact
-from assignment.inputs import Inputs
+from assignment.inputs import PATTERN, Inputs
 from assignment.probe import Record
 
 ROWS, COLUMNS = 10, 20
+# The pattern of an image that is transposed, as seen in as many blocks as the pattern has.
+ON_ITS_SIDE = torch.tensor([[0.0, 1, 1, 1, 0], [0, 0, 1, 1, 1], [0, 0, 0, 0, 1]])
 
 
 def describe_pictures(inputs: Inputs, record: Record) -> Part:
@@ -36,8 +38,12 @@ def describe_pictures(inputs: Inputs, record: Record) -> Part:
     # Where the pixels are not random, they are all 1 in the second picture.
     brightness = (cells[:, 1].mean(0) - zero[:, None, None]).norm(dim=0)
     is_fixed = brightness > brightness.max() / 2
-    blocks = (is_fixed.float().view(3, 2, 5, 2).mean((1, 3)) < 0.5).int().tolist()
-    places = " / ".join("".join(map(str, row)) for row in blocks)
+    blocks = (is_fixed.float().view(3, 2, 5, 2).mean((1, 3)) < 0.5).float()
+    axes: list[list[int]] = [[], [0], [1], [0, 1]]
+    expected = [x.flip(each) for x in (PATTERN, ON_ITS_SIDE) for each in axes]
+    if blocks.any() and not any(blocks.equal(each) for each in expected):
+        return part | {"the middle of an image is not where it belongs": Quantity()}
+    places = " / ".join("".join(map(str, row)) for row in blocks.int().tolist())
     part[f"random pixels (1) in the middle of an image: {places}"] = Quantity()
     one = cells[:, 1].mean(0)[:, is_fixed].mean(1)
     axis = (one - zero) / (one - zero).square().sum()
@@ -50,8 +56,9 @@ def describe_pictures(inputs: Inputs, record: Record) -> Part:
     )
     noise = random - random.mean(0)
     variation = noise.square().mean().item() * 4 / (p * (1 - p))  # A cell has four pixels.
-    # Where pixels are smaller than those of the picture, they are averaged or left out.
-    variation = variation if height >= 14.4 else min(variation, 1)
+    # Where pixels are smaller than those of the picture, they are averaged or left out. Where every
+    # second one is shown, the variation depends on the size of the picture.
+    variation = min(variation, 1.75 if height >= 14.4 else 1)
     part["variation of the random pixels"] = Quantity([round(variation, 3)], [0.075])
     dependence = noise.mean(1).var().item() * random.shape[1] * 4 / (p * (1 - p))
     part["dependence of the random pixels of an image"] = Quantity([round(dependence, 3)], [0.6])

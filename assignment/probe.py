@@ -20,7 +20,7 @@ RESULTS = {
     "negative_iwae_bound": ("NIWAE", "KL", "REC"),
 }
 COPIES = {"sample_gaussian": 5_333, "negative_elbo_bound": 167, "negative_iwae_bound": 67}
-CALLS = 9  # of a bound
+CALLS = 18  # of a bound
 SAMPLES = (2, 5, 11)  # importance samples of the calls in turn
 IMAGES = 300  # of sample_x
 # Arguments of the other functions, and which of them need a gradient.
@@ -32,12 +32,11 @@ ARGUMENTS = {
 DIFFERENTIABLE = ("m", "v", "logits of bits")
 
 
-def probe(task: str, get: Callable[..., Any], x: Inputs, calls: int = CALLS) -> Record:
+def probe(task: str, get: Callable[..., Any], x: Inputs) -> Record:
     """Call a task's function and record what it does.
 
     Args:
         get: returns a function by its name, given an encoder and a decoder for the model.
-        calls: how often to call a bound.
     """
     enc, dec = Encoder(x), Decoder(x, varies=task == "negative_iwae_bound")
     get = partial(get, enc, dec)
@@ -49,7 +48,7 @@ def probe(task: str, get: Callable[..., Any], x: Inputs, calls: int = CALLS) -> 
         return collect("result", [get(task)(IMAGES), get(task)(IMAGES)]) | latents(dec)
     if task == "visualize_samples":
         return probe_pictures(get(task), dec, x)
-    return probe_bound(task, get(task), enc, dec, calls)
+    return probe_bound(task, get(task), enc, dec)
 
 
 def probe_sample_gaussian(function: Callable[[Tensor, Tensor], Any], enc: Encoder) -> Record:
@@ -93,13 +92,11 @@ def probe_function(function: Callable[..., Any], task: str, x: Inputs) -> Record
     return record
 
 
-def probe_bound(
-    task: str, function: Callable[..., Any], enc: Encoder, dec: Decoder, calls: int
-) -> Record:
+def probe_bound(task: str, function: Callable[..., Any], enc: Encoder, dec: Decoder) -> Record:
     """Several calls of a bound: its three results, the latents behind it, and the gradients."""
     images = enc.images.repeat(COPIES[task], 1)
     results, z, counts = [], [], []
-    for call in range(calls):
+    for call in range(CALLS):
         dec.calls.clear()
         iw = SAMPLES[call % len(SAMPLES)] if "iwae" in task else 1
         result = function(images, iw) if "iwae" in task else function(images)
