@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ToTensor
 
-from codebase.compute.threads import following_load
+from codebase.compute.threads import training_step
 from codebase.data import Images, batch_indices
 from codebase.settings import Settings
 from codebase.train import Training, new_model
@@ -51,7 +51,7 @@ def project(
     """The loop of this project."""
     training = Training(settings, device, cuda_graph=cuda_graph)
     images = images.to(device)
-    with following_load(training, images[: settings.batch_size]) as take_step:
+    with training_step(training, images[: settings.batch_size]) as take_step:
         for indices in batch_indices(len(images), settings.batch_size, settings.run, device):
             take_step(images.index_select(0, indices))
             yield

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from codebase import utils
 from codebase.bounds import Bounds, Measured
+from codebase.compute.threads import following_load
 from codebase.data import Images
 from codebase.models.vae import VAE
 from codebase.system.errors import UserError
@@ -86,10 +87,22 @@ def iwae_and_error(
     log_shares = torch.log(torch.tensor(parts, device=device) / iw)
     groups = _groups(x.to(device), max(1, min(IMAGES_AT_ONCE, LATENTS_AT_ONCE // iw)))
     means = torch.zeros(len(groups), device=device)
-    with evaluation_mode(model), seeded(SEED, device):
+
+    def bound_of(group: Tensor) -> Tensor:
+        log_means = [-model.negative_iwae_bound(group, samples)[0] for samples in parts]
+        return -(torch.stack(log_means) + log_shares).logsumexp(0)
+
+    def of_first_and_last() -> Tensor:  # the largest and the smallest group
+        with seeded(SEED, device):
+            return torch.stack([bound_of(groups[0]), bound_of(groups[-1])])
+
+    with (
+        evaluation_mode(model),
+        following_load(bound_of, of_first_and_last, device) as timed,
+        seeded(SEED, device),
+    ):
         for i, group in enumerate(show(groups)):
-            log_means = [-model.negative_iwae_bound(group, samples)[0] for samples in parts]
-            means[i] = -(torch.stack(log_means) + log_shares).logsumexp(0)
+            means[i] = timed(group)
     bound, error = _mean_and_error(means, groups)
     if not math.isfinite(bound):
         advice = "log_mean_exp of codebase.utils may overflow"

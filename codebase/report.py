@@ -8,12 +8,12 @@ from pathlib import Path
 
 from codebase import evaluate, visualize
 from codebase.bounds import Measured
+from codebase.compute.processor import ONE_OF_SEVERAL
 from codebase.data import Images
 from codebase.models.vae import VAE
 from codebase.pictures import gallery
 from codebase.runs.folder import RunFolder
 from codebase.runs.results import write_iwae_of_all, write_results
-from codebase.runs.several import ONE_OF_SEVERAL
 from codebase.settings import Settings
 from codebase.system.errors import ONLY_MEASURED, UserError, report_errors
 from codebase.system.files import write_atomically

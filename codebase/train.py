@@ -9,7 +9,7 @@ from torch.optim import Adam
 from codebase.bounds import Measured
 from codebase.compute.cuda_graph import GraphedGradients
 from codebase.compute.processes import SINGLE, Processes
-from codebase.compute.threads import following_load
+from codebase.compute.threads import training_step
 from codebase.data import Images, batch_indices, binarize
 from codebase.models.vae import VAE
 from codebase.runs.checkpoint import load_model
@@ -162,7 +162,7 @@ def train(
     with writer.session(resume), seeds.preserved(device):
         pixels = images.train.to(device)
         batches = batch_indices(n, batch_size, settings.run, device, training.step)
-        with following_load(training, pixels[:batch_size]) as take_step:
+        with training_step(training, pixels[:batch_size]) as take_step:
             while training.step < settings.iter_max:
                 batch = pixels.index_select(0, processes.shard(next(batches)))
                 writer.after_step(take_step(batch))

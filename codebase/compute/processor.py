@@ -15,6 +15,9 @@ from codebase.system.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+# Set for the processes that `--runs` starts: the number of threads that each may use.
+ONE_OF_SEVERAL = "RUN_VAE_ONE_OF_SEVERAL"
+
 
 def torchrun_ranks() -> tuple[int, int, int]:
     """Rank, number of processes, and rank on this machine under torchrun; else (0, 1, 0)."""
@@ -63,7 +66,7 @@ def prepared_processor() -> Iterator[None]:
     """Flush denormal numbers and set the number of threads inside the block.
 
     Enter it before the first computation, because threads inherit the mode when they start. The
-    number is the user's, or one for each usable core.
+    number is the user's, or one for each usable core, of which several runs get their shares.
     """
     import numpy
     import torch
@@ -78,7 +81,7 @@ def prepared_processor() -> Iterator[None]:
     if torchrun_ranks()[1] > 1 and chosen in (None, "1"):  # 1 is torchrun's own default
         torch.set_num_threads(max(1, usable_cores() // int(os.environ["LOCAL_WORLD_SIZE"])))
     elif not chosen:
-        torch.set_num_threads(min(before, usable_cores()))
+        torch.set_num_threads(min(before, int(os.environ.get(ONE_OF_SEVERAL, usable_cores()))))
     try:
         yield
     finally:

@@ -9,13 +9,11 @@ from subprocess import DEVNULL, Popen
 from tempfile import TemporaryDirectory
 from typing import IO, Any
 
+from codebase.compute.processor import ONE_OF_SEVERAL
 from codebase.settings import Settings
 from codebase.system.errors import ONLY_MEASURED, Interrupted
 from codebase.system.signals import caught_signals
 from codebase.system.streams import is_interactive, make_bar
-
-# Set in the environment of the processes that `--runs` starts.
-ONE_OF_SEVERAL = "RUN_VAE_ONE_OF_SEVERAL"
 
 
 def run_each(
@@ -33,7 +31,9 @@ def run_each(
     jobs = max(1, min(jobs, len(runs)))
     threads_each = max(1, threads // jobs)
     print(f"{len(runs)} runs, {jobs} at a time, threads for each: {threads_each}", file=sys.stderr)
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads_each), ONE_OF_SEVERAL: "1"}
+    environment = os.environ | {ONE_OF_SEVERAL: str(threads_each)}
+    if "OMP_NUM_THREADS" in environment:  # The user's number is for all of them.
+        environment["OMP_NUM_THREADS"] = str(threads_each)
     environment.pop("TORCHELASTIC_RUN_ID", None)  # a child is no process of torchrun
     interactive = is_interactive()
     if interactive:

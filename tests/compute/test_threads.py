@@ -8,7 +8,9 @@ import torch
 from conftest import ROOT
 from torch import nn
 
+from codebase import evaluate
 from codebase.compute import threads
+from codebase.models.vae import VAE
 
 IMAGES = torch.zeros(3)
 
@@ -59,7 +61,7 @@ def test_only_numbers_with_the_same_result_are_used(number, monkeypatch, result,
     monkeypatch.setattr(threads, "SECONDS_BETWEEN_TRIALS", 0)
     training, seen = Counting(result), set()
     before = training.model.weight.item()
-    with threads.following_load(training, IMAGES) as take_step:
+    with threads.training_step(training, IMAGES) as take_step:
         assert training.model.weight.item() == before  # copies took the first steps
         for _ in range(500):
             take_step(IMAGES)
@@ -79,8 +81,21 @@ def test_the_number_stays_where_it_is_not_ours(number, monkeypatch, fixed):
         training.processes.size = 2
     else:
         training.model.last = training.model.weight * 2  # no leaf of the graph
-    with threads.following_load(training, IMAGES) as take_step:
+    with threads.training_step(training, IMAGES) as take_step:
         assert take_step == training.take_step
+
+
+def test_a_long_measurement_follows_the_load_and_stays_the_same(number, monkeypatch):
+    model, x = VAE(z_dim=2), torch.bernoulli(torch.full((15, 784), 0.3))
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    fixed, seen = evaluate.negative_iwae(model, x, 1_000), []
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(threads, "SECONDS_BETWEEN_TRIALS", 0)
+    bound = model.negative_iwae_bound
+    model.negative_iwae_bound = lambda *arguments: seen.append(number()) or bound(*arguments)
+    assert evaluate.negative_iwae(model, x, 1_000) == fixed
+    assert {4, 2} <= {*seen[-len(x) :]}
+    assert number() == 4
 
 
 @pytest.mark.slow
@@ -99,7 +114,8 @@ from codebase.settings import Settings
 from codebase.train import Training
 
 pixels, _ = synthetic.make([10] * 10, torch.Generator().manual_seed(0))
-print(threads._equivalent(Training(Settings(), torch.device("cpu")), pixels, 2))
+training = Training(Settings(), torch.device("cpu"))
+print(threads._equivalent(lambda: threads._result_of_step(training, pixels), 2))
 warnings.simplefilter("error")
 with processor.prepared_processor():
     import numpy
