@@ -12,44 +12,29 @@ from conftest import ROOT
 from codebase.system import streams
 from codebase.system.streams import configure_output, flush_output, progress, silenced
 
-# Configures standard output, and then runs the lines in the argument.
-PROGRAM = """
+USUAL = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "", "PYTHONIOENCODING": "ascii"}
+BEGINNING = """
 import sys
 from codebase.system import streams
 from codebase.system.streams import configure_output, flush_output, progress
 configure_output()
-exec(sys.argv[1])
 """
 
 
-@pytest.fixture
-def start_program(start):
-    """Starts PROGRAM with these lines."""
-
-    def start_program(lines, environment=None, **options):
-        usual = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
-        environment = os.environ | usual | (environment or {})
-        return start("-c", PROGRAM, lines, env=environment, **options)
-
-    return start_program
-
-
-def test_each_line_is_written_at_once_with_escapes_for_what_the_encoding_lacks(
-    start_program, tmp_path
-):
+def test_each_line_is_written_at_once_with_escapes_for_what_the_encoding_lacks(start, tmp_path):
     """The program reads its own output while it runs."""
     lines = "print('d\xe4t\xe4'); print(open('output').read(), end='', file=sys.stderr)"
     with open(tmp_path / "output", "w") as output:
-        process = start_program(lines, {"PYTHONIOENCODING": "ascii"}, stdout=output)
+        process = start("-c", BEGINNING + lines, env=os.environ | USUAL, stdout=output)
     assert process.communicate()[1] == "d\\xe4t\\xe4\n"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux")
 @pytest.mark.parametrize(("path", "status"), [("/dev/full", 1), ("/dev/null", 0)])
-def test_the_last_flush_reports_a_full_output(start_program, path, status):
+def test_the_last_flush_reports_a_full_output(start, path, status):
     lines = "print('half a line', end=''); sys.exit(flush_output(0))"
     with open(path, "w") as output:
-        process = start_program(lines, stdout=output)
+        process = start("-c", BEGINNING + lines, env=os.environ | USUAL, stdout=output)
     assert process.communicate()[1] == ""
     assert process.returncode == status
 
@@ -93,12 +78,12 @@ def test_a_file_gets_one_line_per_update_and_a_terminal_or_notebook_one_bar(
         show(400, 99.0)
     assert seconds == interval
     assert imported == ["tqdm.auto" if place == "notebook" else "tqdm"]
-    shown = [line.rstrip() for line in stream.getvalue().splitlines() if "loss=" in line]
-    assert shown[0].startswith("run 3:  50%|") and "| 200/400 [" in shown[0]
-    assert shown[0].endswith("loss=543.2]") and shown[-1].endswith("loss=99.0]")
-    assert "| 400/400 [" in shown[-1]
+    first, *_, last = [line.rstrip() for line in stream.getvalue().splitlines() if "loss=" in line]
+    assert first.startswith("run 3:  50%|") and "| 200/400 [" in first
+    assert first.endswith("loss=543.2]") and last.endswith("loss=99.0]") and "| 400/400 [" in last
+    # A bar is redrawn in place.
     assert ("\r" in stream.getvalue()) == (place != "file")
-    assert place != "file" or stream.getvalue().count("\n") == len(shown) == 2
+    assert place != "file" or stream.getvalue().count("\n") == 2
     monkeypatch.setenv("TQDM_MININTERVAL", "7.5")
     with progress(0, 0, 10) as (_, seconds):
         assert seconds == 7.5  # the user's
@@ -111,12 +96,14 @@ def test_a_terminal_without_rows_gets_lines():
         assert not streams.is_interactive()
 
 
-def test_a_disabled_tqdm_shows_nothing(start_program):
+def test_a_disabled_tqdm_shows_nothing(start):
     """A new process is needed, because tqdm reads the environment when it is imported."""
     lines = """
-for is_terminal in (True, False):
-    streams.is_interactive = lambda: is_terminal
+for interactive in (True, False):
+    streams.is_interactive = lambda: interactive
     with progress(0, 0, 10) as (show, seconds):
         show(5, 1.0)
 """
-    assert start_program(lines, {"TQDM_DISABLE": "1"}).communicate() == ("", "")
+    environment = os.environ | USUAL | {"TQDM_DISABLE": "1"}
+    process = start("-c", BEGINNING + lines, env=environment)
+    assert process.communicate() == ("", "")
