@@ -1,35 +1,33 @@
-"""Runs know the files of code that trained them."""
+"""Runs know the files of code that trained them. test_tables.py has the runs of --compare."""
 
 import json
 
 import pytest
+from training import RUN, TINY, load_small, train_small
 
 from codebase.models import nns
-from codebase.runs.folder import RunFolder
-from codebase.settings import Settings
-
-RUN = RunFolder(Settings("tiny", 3, dataset="synthetic"))
+from codebase.runs.provenance import git_commit
+from codebase.system.errors import UserError
 
 
-@pytest.mark.slow
-def test_a_changed_file_is_not_resumed_and_not_averaged(run_vae, small, tmp_path, monkeypatch):
-    assert run_vae(*small).returncode == 0
-    assert "changed" not in run_vae(*small, "--train", 0).stderr
+def test_a_run_is_not_resumed_with_a_changed_file_and_loaded_with_a_warning(
+    place, monkeypatch, capsys
+):
+    train_small()
+    load_small()
+    assert "changed" not in capsys.readouterr().err
     (start,) = json.loads(RUN.settings_file.read_text())["starts"]
     modules = {"codebase.utils", "codebase.models.vae", "codebase.models.nns.tiny"}
     assert start["files"].keys() == modules
-    assert len(start["commit"] or 40 * "x") == 40
 
-    networks = tmp_path / "tiny.py"
+    networks = place / "tiny.py"
     networks.write_text("# another activation\n")
     monkeypatch.setattr(nns.tiny, "__file__", str(networks))
-    resumed = run_vae(*small, "--iter_max", 60, "--resume", 1)
-    loaded = run_vae(*small, "--train", 0)
-    assert (resumed.returncode, loaded.returncode) == (1, 0)
-    for finished in (resumed, loaded):
-        message = finished.stderr.splitlines()[-1]
-        assert "codebase.models.nns.tiny changed" in message and "codebase.utils" not in message
+    with pytest.raises(UserError, match=r"^codebase\.models\.nns\.tiny changed"):
+        train_small(TINY._replace(iter_max=60), resume=True)
+    load_small()
+    assert capsys.readouterr().err.startswith("Warning: codebase.models.nns.tiny changed")
 
-    assert run_vae(*small, "--run", 1).returncode == 0
-    table = run_vae("--compare", 1).stdout
-    assert [line.split(" | ")[2] for line in table.splitlines() if "z=3" in line] == ["1", "1"]
+
+def test_the_commit_is_known_unless_there_is_no_repository():
+    assert len(git_commit() or 40 * "x") == 40

@@ -30,11 +30,14 @@ def folder(place):
     FOLDER.mkdir(parents=True)
 
 
+def content(path):
+    return json.loads(path.read_text(), parse_constant=pytest.fail)  # JSON has no nan
+
+
 ROWS = [
     Row(100, "train", Bounds(612.5, 0.1 + 0.2, 612.2), 0.5),
     Row(100, "test", Bounds(1 / 3, 1e-9, 1e300), 0.625),
-    Row(100, "all test", Bounds(300.0, 20.0, 280.0), 0.75),
-    Row(200, "train", Bounds(-0.0, 5e-324, 2.0), 12345.678),
+    Row(200, "all test", Bounds(-0.0, 5e-324, 2.0), 12345.678),
 ]
 HEADER = "step,images,NELBO,KL,REC,seconds\n"
 
@@ -45,8 +48,7 @@ def test_the_rows_are_a_table_and_are_read_to_the_last_bit():
     assert RUN.metrics.read_text() == HEADER + (
         "100,train,612.5,0.30000000000000004,612.2,0.5\n"
         "100,test,0.3333333333333333,1e-09,1e+300,0.625\n"
-        "100,all test,300.0,20.0,280.0,0.75\n"
-        "200,train,-0.0,5e-324,2.0,12345.678\n"
+        "200,all test,-0.0,5e-324,2.0,12345.678\n"
     )
     assert read_metrics(RUN) == ROWS
     write_metrics(RUN, [])
@@ -67,46 +69,38 @@ def test_a_damaged_file_is_named_and_left_unchanged(content):
     assert RUN.metrics.read_bytes() == content
 
 
-def content(path=RUN.settings_file):
-    return json.loads(path.read_text())
-
-
 def test_a_folder_has_the_settings_of_its_run_and_where_it_was_trained():
     write_settings(RUN, CPU, 0, {})  # a start from which nothing was saved is forgotten
     interrupt(after=7)
-    first = content()
+    first = content(RUN.settings_file)
     assert Settings(**first["settings"]) == TINY
     (start,) = first["starts"]
     assert (start["step"], start["torch"], start["program"]) == (0, torch.__version__, VERSION)
     assert (start["device"], start["threads"]) == ("cpu", torch.get_num_threads())
     assert start["date"].startswith("20") and start["date"].endswith("+00:00")
     train_small(TINY._replace(iter_max=40), resume=True)
-    again = content()
+    again = content(RUN.settings_file)
     assert again["settings"] == first["settings"] | {"iter_max": 40}
     assert [each["step"] for each in again["starts"]] == [0, 7]
     train_small()  # a new run, which moves the earlier one aside
-    assert [each["step"] for each in content()["starts"]] == [0]
+    assert [each["step"] for each in content(RUN.settings_file)["starts"]] == [0]
     assert content(Path(f"{FOLDER}.1", "settings.json")) == again
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"settings": 3}', '{"settings": {"x": 1}}'])
 def test_all_runs_are_found_except_damaged_ones_and_those_moved_aside(damage):
     assert list(all_runs()) == []
-    runs = {
-        Settings(z=z, run=run, lr=lr) for z in (2, 100) for run in (0, 12345) for lr in (0.1, 2e-5)
-    }
-    for settings in (*runs, Settings(run=3), TINY):
+    runs = [Settings(z=z, run=run, lr=lr) for z in (2, 100) for run, lr in ((0, 0.1), (123, 2e-5))]
+    moved = RunFolder(Settings(run=3))
+    for settings in (*runs, moved.settings, TINY):
         folder = RunFolder(settings)
         folder.path.mkdir(parents=True, exist_ok=True)
         write_settings(folder, CPU, 0, {})
-    RunFolder(Settings(run=3)).path.rename(f"{RunFolder(Settings(run=3)).path}.1")
+    moved.path.rename(f"{moved.path}.1")
     RUN.settings_file.write_text(damage)
     (CHECKPOINTS / "model=vae_z=10_run=0000").mkdir()  # empty
     (CHECKPOINTS / "model=vae_z=10_run=0000-0009_steps=5.csv").touch()
-    found = list(all_runs())
-    assert len(found) == len(runs)
-    assert {folder.settings for folder in found} == runs
-    assert all(folder.path == RunFolder(folder.settings).path for folder in found)
+    assert sorted(folder.settings for folder in all_runs()) == sorted(runs)
 
 
 MEASURED = Measured(
@@ -138,10 +132,8 @@ def test_the_file_of_results_holds_all_measurements():
     }
     found = read_results(RUN, 100)
     assert found[1:] == MEASURED[1:] and found.subset[:3] == MEASURED.subset[:3]
-    columns = "negative IWAE-50, all test images", "negative IWAE-5000, all test images"
-    assert read_weighted(RUN, 100) == dict(zip(columns, (3.5, 3.25), strict=True)) | {
-        "active units": 7
-    }
+    columns = {f"negative IWAE-{samples}, all test images" for samples in (50, 5000)}
+    assert read_weighted(RUN, 100).keys() == {*columns, "active units"}
     assert read_results(RUN, 200) is None and read_weighted(RUN, 200) == {}
 
 
@@ -149,28 +141,20 @@ def test_seconds_that_are_not_known_and_numbers_that_json_lacks_are_left_out():
     write_metrics(RUN, [Row(30, "test", MEASURED.subset, math.nan)])
     RUN.results(30).write_text('{"negative IWAE": {"1": NaN, "10": 2.5}}')
     write_results(RUN, 30, MEASURED._replace(valid=None), KL, {100: 2.0})
-    found = json.loads(RUN.results(30).read_text(), parse_constant=pytest.fail)
+    found = content(RUN.results(30))
     assert found["seconds"] is None
-    assert "standard error" not in found["test"]
-    assert "valid" not in found
+    assert "standard error" not in found["test"] and "valid" not in found
     assert found["negative IWAE"] == {"10": 2.5, "100": 2.0}
     del found["seconds"]  # version 1.0.0 had none
     RUN.results(30).write_text(json.dumps(found))
     assert math.isnan(read_results(RUN, 30).seconds)
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        (None, b""),
-        (None, b"\xff\x00"),
-        (None, b"[]"),
-        (b'"NELBO"', b'"ELBO"'),
-        (b"4.0", b"[4.0]"),
-        (b"4.0", b'"four"'),
-        (b'"test": {', b'"test": [], "x": {'),
-    ],
-)
+DAMAGES = [(b'"NELBO"', b'"ELBO"'), (b"4.0", b"[4.0]"), (b"4.0", b'"four"')]
+DAMAGES += [(None, b""), (None, b"\xff\x00"), (None, b"[]"), (b'"test": {', b'"test": [], "x": {')]
+
+
+@pytest.mark.parametrize(("old", "new"), DAMAGES)
 def test_a_damaged_file_of_results_is_ignored_and_replaced(old, new):
     write_results(RUN, 30, MEASURED, KL, {})
     path = RUN.results(30)
