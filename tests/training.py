@@ -85,6 +85,12 @@ def results_in(folder: Path) -> dict[str, object]:
     return models | {"metrics.csv": [line.rsplit(",", 1)[0] for line in lines]}
 
 
+def uninterrupted(settings: Settings = TINY, **options) -> dict[str, object]:
+    """The results of a run without an interruption, whose folder is removed from its place."""
+    train_small(settings, **options)
+    return results_in(RunFolder(settings).path.rename("uninterrupted"))
+
+
 def state_step(folder: RunFolder = RUN) -> int:
     """The step of the training state, 0 without one."""
     return checkpoint.load(folder.state)["training"]["step"] if folder.state.exists() else 0
