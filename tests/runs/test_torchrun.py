@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import sys
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,24 +13,21 @@ import torch
 import torch.distributed as dist
 from conftest import NETWORKS, copy_project
 from launching import enter, run_script
-from training import CPU, TINY, files_in, results_in, signal_after, train_small
+from training import CPU, TINY, files_in, results_in, signal_after, state_step, train_small
 
 from codebase import train, utils
-from codebase.compute.processes import Processes, connected
+from codebase.compute.processes import connected
 from codebase.models import nns
 from codebase.runs.folder import RunFolder
 from codebase.runs.results import read_metrics
 from codebase.settings import Settings
-from codebase.system.errors import UserError
+from codebase.system.errors import Interrupted, UserError
 
 IS_LINUX = sys.platform == "linux"
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not IS_LINUX, reason="Gloo of Linux")]
-SIZE = 3
 SHARED = TINY._replace(batch_size=15, iter_max=100)
 NOISY, DIVERGING = SHARED._replace(run=1, iter_max=3), SHARED._replace(run=2, lr=1e30)
 RUN = RunFolder(SHARED)
-# Of such files, each process but the first reads, deletes and moves none.
-OTHERS = {f"{RUN.path.name}/{name}": b"" for name in (".1.tmp", "model-00001.pt", RUN.state.name)}
 
 
 def remove_noise(patch: pytest.MonkeyPatch) -> None:
@@ -39,107 +37,82 @@ def remove_noise(patch: pytest.MonkeyPatch) -> None:
 
 
 def work(rank: int, folder: Path, port: int) -> None:
-    """Be one of the processes, which share no folder, and save a report."""
+    """Be one of three processes, which share no folder, and check what each one sees."""
     (folder / str(rank)).mkdir()
-    enter(folder / str(rank), rank, SIZE, port)
+    enter(folder / str(rank), rank, 3, port)
     nns.__path__.append(str(NETWORKS))
-    report, connect = {}, dist.init_process_group
+    patch, connect = pytest.MonkeyPatch(), dist.init_process_group
 
     def watched(*arguments, timeout, **options):
-        report["timeout"] = timeout
+        assert timeout > timedelta(weeks=1)
         connect(*arguments, timeout=timeout, **options)
 
-    dist.init_process_group = watched
-    try:
-        with connected(CPU) as processes:
-            work_together(processes, report)
-    except UserError as error:
-        report["error"] = str(error)
-    torch.save(report, folder / f"report-{rank}")
+    patch.setattr(dist, "init_process_group", watched)
+    # The last process ends before the others, which learn of it.
+    end = nullcontext() if rank == 2 else pytest.raises(UserError, match="another process")
+    with end, connected(CPU) as processes:
+        print("a line of output", flush=True)
+        tensors = [torch.full((2, 2), float(rank)), torch.tensor(10.0**rank)]
+        processes.all_reduce_mean(tensors)
+        assert [x.tolist() for x in tensors] == [[[1, 1], [1, 1]], 37]
+        assert [processes.any(rank in who) for who in ([], [2], [0, 1, 2])] == [False, True, True]
+        assert processes.broadcast({"by": rank}) == {"by": 0}
+        assert processes.gather({rank: -rank}) == {0: 0, 1: -1, 2: -2}
+        if rank == 1:  # only the first process may read, delete or move such files
+            RUN.path.mkdir(parents=True)
+            for name in (".1.tmp", "model-00001.pt", RUN.state.name):
+                (RUN.path / name).touch()
+        before = files_in(Path("checkpoints"))
+        for _ in range(2):  # the second run moves the first one aside
+            train_small(NOISY, processes=processes)
+
+        # The signal comes in step 57, and at each tenth step the processes look for signals.
+        remove_noise(patch)
+        stop = pytest.raises(Interrupted, match="step 60;")
+        with signal_after(57 if rank == 2 else 0), stop as caught:
+            train_small(SHARED, iter_save=50, processes=processes)
+        assert caught.value.status == 128 + signal.SIGTERM
+        if rank == 0:
+            assert state_step(RUN) == 60
+            shutil.copytree("checkpoints", "../interrupted/checkpoints")
+        train_small(SHARED, iter_save=50, processes=processes, resume=True)
+        with pytest.raises(UserError, match="diverged"):
+            train_small(DIVERGING, processes=processes, seconds_between_states=0)
+        assert rank == 0 or files_in(Path("checkpoints")) == before
+        if rank < 2:
+            train_small(SHARED, processes=processes)
     sys.stdout.flush()
     os._exit(0)  # as run_vae.py does under torchrun
 
 
-def work_together(processes: Processes, report: dict) -> None:
-    """Share all kinds of work, and report it."""
-    rank = processes.rank
-    print("a line of output", flush=True)
-    tensors = [torch.full((2, 2), float(rank)), torch.tensor(10.0**rank)]
-    processes.all_reduce_mean(tensors)
-    report["mean"] = [x.tolist() for x in tensors]
-    report["any"] = [processes.any(rank in who) for who in ([], [2], [0, 1, 2])]
-    report["broadcast"] = processes.broadcast({"by": rank})
-    report["gathered"] = processes.gather({rank: f"of {rank}"})
-    for name in OTHERS if rank == 1 else ():
-        RUN.path.mkdir(parents=True, exist_ok=True)
-        (RUN.path.parent / name).touch()
-    for _ in range(2):  # the second run moves the first one aside
-        train_small(NOISY, processes=processes)
-
-    remove_noise(pytest.MonkeyPatch())
-    with signal_after(57 if rank == 2 else 0), pytest.raises(UserError) as caught:
-        train_small(SHARED, iter_save=50, processes=processes)
-    report["interruption"] = str(caught.value), caught.value.status
-    if processes.first:
-        shutil.copytree("checkpoints", "../interrupted/checkpoints")
-    train_small(SHARED, iter_save=50, processes=processes, resume=True)
-    with pytest.raises(UserError, match="diverged"):
-        train_small(DIVERGING, processes=processes, seconds_between_states=0)
-    report["files"] = files_in(Path("checkpoints"))
-    if rank < 2:  # the last process ends
-        train_small(SHARED, processes=processes)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, forking):
-    """A folder with a folder for each process, and with the reports of the processes."""
+    """A folder with a folder for each of the processes, which have ended."""
     folder = tmp_path_factory.mktemp("processes")
     store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    arguments = [(rank, folder, store.port) for rank in range(SIZE)]
-    started = [forking.Process(target=work, args=each, daemon=True) for each in arguments]
-    for process in started:
-        process.start()
+    started = []
+    for rank in range(3):
+        arguments = (rank, folder, store.port)
+        started.append(forking.Process(target=work, args=arguments, daemon=True))
+        started[-1].start()
     for process in started:
         process.join(300)
     outputs = [path.read_text() for path in folder.glob("*/output-*")]
-    assert [process.exitcode for process in started] == [0] * SIZE, "\n".join(outputs)
+    assert [process.exitcode for process in started] == [0, 0, 0], "\n".join(outputs)
     return folder
 
 
-@pytest.fixture(scope="module")
-def reports(folder):
-    """The reports of the processes, by rank."""
-    return [torch.load(folder / f"report-{rank}", weights_only=False) for rank in range(SIZE)]
-
-
-def test_processes_share_tensors_and_objects_and_only_the_first_one_prints(reports, folder):
-    for report in reports:
-        assert report["mean"] == [[[1, 1], [1, 1]], 37]
-        assert report["any"] == [False, True, True]
-        assert report["broadcast"] == {"by": 0}
-        assert report["gathered"] == {0: "of 0", 1: "of 1", 2: "of 2"}
-        assert report["timeout"] > timedelta(weeks=1)
-    outputs = [(folder / f"{rank}/output-{rank}").read_text() for rank in range(SIZE)]
+def test_processes_share_work_stop_together_and_only_the_first_one_prints(folder):
+    """The processes check what they share."""
+    outputs = [(folder / f"{rank}/output-{rank}").read_text() for rank in range(3)]
     assert outputs[0].count("a line of output") == 1
     assert "Resuming at step 60\n" in outputs[0] and outputs[1:] == ["", ""]
 
 
-def test_only_the_first_process_uses_its_folder_and_the_same_run_has_the_same_bytes(
-    reports, folder
-):
-    assert [report["files"] for report in reports[1:]] == [OTHERS, {}]
+def test_the_same_run_of_several_processes_has_the_same_bytes(folder):
     again = folder / "0" / RunFolder(NOISY).path
     assert (again / "model-00003.pt").exists()
     assert results_in(again) == results_in(again.with_name(f"{again.name}.1"))
-
-
-def test_a_signal_to_one_process_stops_all_of_them_after_the_same_step(reports, folder):
-    """The signal comes in step 57, and at each tenth step the processes look for signals."""
-    state = torch.load(folder / "interrupted" / RUN.state)
-    assert state["training"]["step"] == 60
-    for report in reports:
-        message, status = report["interruption"]
-        assert "step 60;" in message and status == 128 + signal.SIGTERM
 
 
 def test_without_noise_the_number_of_processes_changes_only_the_rounding(folder, monkeypatch):
@@ -163,10 +136,6 @@ def test_without_noise_the_number_of_processes_changes_only_the_rounding(folder,
         for row, same in zip(read_metrics(alone), read_metrics(other), strict=True):
             assert row[:2] == same[:2]
             assert row.bounds == pytest.approx(same.bounds, rel=1e-4, nan_ok=True)
-
-
-def test_a_process_that_ends_ends_the_others_with_a_sentence(reports):
-    assert ["another process" in report.get("error", "") for report in reports] == [1, 1, 0]
 
 
 # Once a model is saved, the second of two processes kills itself, but not after a restart.
