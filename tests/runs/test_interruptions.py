@@ -6,7 +6,7 @@ import resource
 import signal
 import time
 from contextlib import nullcontext
-from itertools import count, product
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -30,8 +30,6 @@ from training import (
 from codebase import utils
 from codebase.models import nns
 from codebase.runs import checkpoint, run_writer
-from codebase.runs.folder import RunFolder
-from codebase.settings import Settings
 from codebase.system.errors import Interrupted, UserError
 from codebase.train import Training
 
@@ -41,38 +39,26 @@ pytestmark = pytest.mark.usefixtures("place")
 # Signals.
 
 
-@pytest.mark.slow
-def test_a_signal_saves_the_run_and_sets_the_exit_status(run_vae, small, stray):
-    with signal_after(7, signal.SIGHUP):
-        stopped = run_vae(*small)
-    assert stopped.returncode == 128 + signal.SIGHUP
-    message = stopped.stderr.splitlines()[-1]
-    assert message.startswith("run_vae.py: ")
-    assert "step 7" in message and "--resume 1" in message
-    assert state_step(RunFolder(Settings("tiny", 3, dataset="synthetic"))) == 7
-    assert stray == []
-
-
 @pytest.mark.parametrize(("due", "reached"), [(10, 11), (30, 30)])
 def test_a_signal_while_files_are_written_stops_the_run_after_the_next_step(
     monkeypatch, stray, due, reached
 ):
     """After the last step there is none, and the run is complete."""
-    whole, calls = uninterrupted(iter_save=due), count()
+    whole, plain = uninterrupted(iter_save=due), os.fsync
 
-    def interrupted(_):
+    def interrupted(descriptor):
         """Send signals before each file gets its name, except settings.json before the steps."""
-        if next(calls):
+        plain(descriptor)
+        if FOLDER.joinpath("settings.json").exists():
             signal.raise_signal(signal.SIGHUP)
             signal.raise_signal(signal.SIGINT)
 
-    stop = pytest.raises(Interrupted, match=f"step {reached};")
+    stop = pytest.raises(Interrupted, match=f"step {reached}; .*--resume 1")
     with monkeypatch.context() as patch, stop if reached < 30 else nullcontext() as caught:
         patch.setattr("os.fsync", interrupted)
         train_small(iter_save=due)
     assert reached == 30 or caught.value.status == 128 + signal.SIGHUP  # the first signal
-    assert (RUN.saved_steps(), state_step()) == ([due], reached)
-    assert stray == []
+    assert (RUN.saved_steps(), state_step(), stray) == ([due], reached, [])
     train_small(iter_save=due, resume=True)
     assert results_in(FOLDER) == whole
 
@@ -87,11 +73,7 @@ def test_a_signal_in_the_last_step_leaves_a_complete_run():
 
 
 def poison(patch, what, step, value, index=-1):
-    """Change the loss of a step, a parameter after it, or the bounds of its model.
-
-    The others stay finite: the loss is that of the parameters before the step, and a model's logits
-    may overflow for one of the test images only.
-    """
+    """Change the loss of a step, or a parameter after it, or a bound of its model."""
     take_step, measure = Training.take_step, run_writer.measure
 
     def poisoned_step(training, images):
@@ -146,13 +128,6 @@ def test_another_value_error_of_a_solution_is_not_a_divergence(monkeypatch):
         train_small()
 
 
-def test_a_large_learning_rate_diverges_before_the_first_checkpoint():
-    huge = TINY._replace(lr=1e30)
-    with pytest.raises(UserError, match=r"diverged.* none; .*--lr"):
-        train_small(huge, iter_save=1)
-    assert RunFolder(huge).saved_steps() == []
-
-
 # Files that cannot be written.
 
 
@@ -170,11 +145,9 @@ def test_a_full_disk_deletes_nothing_and_once_there_is_room_the_run_ends_in_the_
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert caught.value.filename == str(STATE)
-    after = files_in(FOLDER)
-    assert after.keys() == before.keys()
-    assert all(after[name] == before[name] for name in before if name.endswith(".pt"))
-    assert after["metrics.csv"].startswith(before["metrics.csv"])
-    assert state_step() == 30  # the run does not go on without its files
+    changed = {name for name, content in files_in(FOLDER).items() if before.get(name) != content}
+    assert changed == {"metrics.csv", "settings.json"}
+    assert RUN.metrics.read_bytes().startswith(before["metrics.csv"])
     train_small(longer, iter_save=15, resume=True)
     assert results_in(FOLDER) == whole
 
