@@ -191,9 +191,8 @@ def test_a_state_from_changed_networks_is_not_called_damaged(monkeypatch):
 def test_a_changed_file_of_code_is_not_resumed_and_warned_of(monkeypatch, tmp_path, capsys):
     train_small()
     (start,) = json.loads(RUN.settings_file.read_text())["starts"]
-    assert start["files"].keys() == {
-        *("codebase.utils", "codebase.models.vae", "codebase.models.nns.tiny")
-    }
+    modules = {"codebase.utils", "codebase.models.vae", "codebase.models.nns.tiny"}
+    assert start["files"].keys() == modules
     load_small()
     networks = tmp_path / "tiny.py"
     networks.write_text("# another activation\n")
@@ -264,7 +263,7 @@ def test_a_run_that_fails_at_once_deletes_nothing_of_an_earlier_one(monkeypatch,
     assert [path.exists() for path in aside] == [diverges, False]
 
 
-def test_too_large_a_batch_is_refused_before_a_run_is_moved_aside():
+def test_too_large_a_batch_is_refused_before_anything_is_written():
     train_small()
     before = files_in(FOLDER.parent)
     with pytest.raises(UserError, match=r"--batch_size.* 205") as caught:

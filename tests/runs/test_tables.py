@@ -33,6 +33,7 @@ def put(settings, nelbo, kl=20.0, rec=80.0, on_all=99.0, seconds=60.0, valid=Non
     if not math.isnan(seconds):
         results.write_metrics(folder, [results.Row(step, "test", measured.subset, seconds)])
     results.write_results(folder, step, measured, [kl], {})
+    return folder
 
 
 def cells(output):
@@ -79,39 +80,31 @@ def test_the_table_averages_the_finished_runs(reported):
     ]
     [path] = CHECKPOINTS.glob("*.csv")
     assert path.name == "model=vae_z=10_lr=0.002_run=0000-0002_steps=500.csv"
-    path.write_bytes(b"\xff\x00")  # it is replaced
-    assert reported(RUNS, {1: "no"})[2] == saved
 
 
-def test_one_run_has_no_deviation_and_none_no_average(reported):
-    put(RUNS[0], 100.0)
-    put(RUNS[1], 100.0, seconds=math.nan)
-    status, lines, _ = reported(RUNS[:1], {})
+def test_one_run_has_no_deviation_and_none_no_average(reported, capsys):
+    put(RUNS[0], 100.0, seconds=math.nan)
+    for _ in range(2):  # the file is replaced
+        status, lines, _ = reported(RUNS[:1], {})
     assert (status, [line[0] for line in lines]) == (0, ["0", "average"])
+    assert lines[0][4:6] == ["99.00", ""]  # seconds that are not known
+    [path] = CHECKPOINTS.glob("*.csv")
     assert [line[0] for line in reported(RUNS[1:2], {1: "no"})[1]] == ["1"]
-    assert reported(RUNS[1:2], {})[1][0][4:6] == ["99.00", ""]  # seconds that are not known
-    assert len([*CHECKPOINTS.glob("*.csv")]) == 2  # other runs have a file of their own
+    path.unlink()  # and the file of other runs has another name
+    path.mkdir()
+    assert report_runs(RUNS[:1], {}) == 1
+    output, errors = capsys.readouterr()
+    assert "100.00" in output and "Is a directory" in errors
 
 
 def test_a_run_counts_only_with_results_of_its_last_step_and_if_it_did_not_fail(reported):
     put(RUNS[0], 100.0)
     put(RUNS[1]._replace(iter_max=400), 99.0)
-    put(RUNS[2], 100.0)
-    status, lines, _ = reported(RUNS, {0: "not now"})  # its results are old
-    assert (status, lines[0][:2]) == (1, ["0", "failed: not now"])
-    assert lines[1][0] == "1" and lines[1][1].startswith("failed: no results")
-    RunFolder(RUNS[2]).results(500).write_text("damaged")
-    _, lines, saved = reported(RUNS, {})
-    assert [line[1].startswith("failed: ") for line in lines[:3]] == [False, True, True]
-    assert [line[0] for line in saved] == ["0"]
-
-
-def test_a_table_that_cannot_be_saved_is_printed(capsys):
-    put(RUNS[0], 100.0)
-    CHECKPOINTS.joinpath(f"{RUNS[0].name}-0000_steps=500.csv").mkdir()
-    assert report_runs(RUNS[:1], {}) == 1
-    output, errors = capsys.readouterr()
-    assert "100.00" in output and "Is a directory" in errors
+    put(RUNS[2], 100.0).results(500).write_text("damaged")
+    status, lines, saved = reported(RUNS, {0: "not now"})  # its results are old
+    assert (status, saved) == (1, [])
+    assert [line[:2] for line in lines[1:]] == [[run, "failed: no results"] for run in "12"]
+    assert lines[0][:2] == ["0", "failed: not now"]
 
 
 # The table of --compare.
@@ -148,10 +141,8 @@ def test_each_settings_has_a_line_with_the_lowest_bound_first(compared):
         ["z=2, kl_weight=4.0", "20000", "1"],
     ]
     for line, settings in zip(saved, (best, USUAL, other), strict=True):
-        own = settings._asdict()
-        del own["run"]
-        assert line["steps"] == str(own.pop("iter_max"))
-        assert {key: line[key] for key in own} == {key: str(x) for key, x in own.items()}
+        own = {"steps" if key == "iter_max" else key: x for key, x in settings._asdict().items()}
+        assert all(line[key] == str(x) for key, x in own.items() if key != "run")
     for name, column in columns.items():
         assert lines[1][name] == f"{mean(column):.2f} ± {stdev(column):.2f}"
         assert float(saved[1][name]) == pytest.approx(mean(column))
@@ -179,8 +170,8 @@ def test_other_data_have_other_tables_and_validation_images_decide(compared):
 
 def test_importance_weighted_bounds_have_columns_of_their_own(compared, reported):
     for run, bound in enumerate((95.0, 96.0)):
-        put(RUNS[run], 100.0)
-        results.write_iwae_of_all(RunFolder(RUNS[run]), 500, 5000, bound, 0.25, 0.175, 9 + run)
+        folder = put(RUNS[run], 100.0)
+        results.write_iwae_of_all(folder, 500, 5000, bound, 0.25, 0.175, 9 + run)
     [[line]], [saved] = compared()
     assert [line[name] for name in WEIGHTED] == ["95.50 ± 0.71", "9.50 ± 0.71"]
     assert [saved[name] for name in WEIGHTED] == ["95.5", "9.5"]
@@ -191,17 +182,14 @@ def test_importance_weighted_bounds_have_columns_of_their_own(compared, reported
 
 
 def test_only_finished_runs_of_the_same_code_with_an_intact_file_are_averaged(compared, capsys):
-    for run in range(4):
-        put(USUAL._replace(run=run), 100.0 + run, files={"codebase.utils": str(run // 2)})
-    RunFolder(USUAL._replace(run=1)).results(20_000).rename(CHECKPOINTS / "elsewhere")
-    damaged = RunFolder(USUAL._replace(run=2)).results(20_000)
+    with pytest.raises(UserError, match="no finished runs"):
+        compare()
+    runs = [USUAL._replace(run=run) for run in range(4)]
+    folders = [put(run, 100 + run.run, files={"a": str(run.run // 2)}) for run in runs]
+    folders[1].results(20_000).unlink()
+    damaged = folders[2].results(20_000)
     damaged.write_text("damaged")
     [lines], _ = compared()
     assert [(line["runs"], line["NELBO"]) for line in lines] == [("1", "100.00"), ("1", "103.00")]
     compare()
     assert str(damaged) in capsys.readouterr().err
-
-
-def test_without_runs_there_is_an_error():
-    with pytest.raises(UserError, match="no finished runs"):
-        compare()
