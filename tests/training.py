@@ -23,7 +23,6 @@ from codebase.train import load_trained, train
 CPU = torch.device("cpu")
 TINY = Settings(nn="tiny", z=2, batch_size=10, dataset="synthetic", iter_max=30)
 RUN = RunFolder(TINY)
-FOLDER, STATE = RUN.path, RUN.state
 
 
 def make_images() -> Images:

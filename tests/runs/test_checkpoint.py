@@ -3,13 +3,13 @@
 import io
 import os
 import zipfile
+from contextlib import suppress
 from itertools import product
+from random import Random
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from codebase.models.vae import VAE
@@ -157,20 +157,16 @@ def test_a_file_cut_at_any_place_is_refused(path):
         assert "damaged" in refused(path, nn.Linear(20, 10))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-@given(flips=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 7)), min_size=1, max_size=4))
-def test_flipped_bits_are_refused_or_change_no_value(tmp_path, flips):
-    path, model = tmp_path / "model.pt", nn.Linear(20, 10)
-    content = bytearray(SMALL_FILE.getvalue())
-    for place, bit in flips:
-        content[min(int(place * len(content)), len(content) - 1)] ^= 1 << bit
-    path.write_bytes(content)
-    try:
-        load_model(model, path)
-    except UserError as error:
-        assert str(path) in str(error)
-    else:
-        assert all(map(torch.equal, model.parameters(), SMALL.parameters()))
+def test_flipped_bits_are_refused_or_change_no_value(path):
+    random = Random(0)
+    for _ in range(200):
+        content, model = bytearray(SMALL_FILE.getvalue()), nn.Linear(20, 10)
+        for place in random.sample(range(8 * len(content)), random.randint(1, 4)):
+            content[place // 8] ^= 1 << place % 8
+        path.write_bytes(content)
+        with suppress(UserError):
+            load_model(model, path)
+            assert all(map(torch.equal, model.parameters(), SMALL.parameters()))
 
 
 @pytest.mark.parametrize("new", [True, False])

@@ -14,9 +14,7 @@ import torch
 from conftest import NETWORKS, wait_for
 from torch.distributions import Normal
 from training import (
-    FOLDER,
     RUN,
-    STATE,
     TINY,
     after_each_step,
     files_in,
@@ -49,7 +47,7 @@ def test_a_signal_while_files_are_written_stops_the_run_after_the_next_step(
     def interrupted(descriptor):
         """Send signals before each file gets its name, except settings.json before the steps."""
         plain(descriptor)
-        if FOLDER.joinpath("settings.json").exists():
+        if RUN.path.joinpath("settings.json").exists():
             signal.raise_signal(signal.SIGHUP)
             signal.raise_signal(signal.SIGINT)
 
@@ -60,7 +58,7 @@ def test_a_signal_while_files_are_written_stops_the_run_after_the_next_step(
     assert reached == 30 or caught.value.status == 128 + signal.SIGHUP  # the first signal
     assert (RUN.saved_steps(), state_step(), stray) == ([due], reached, [])
     train_small(iter_save=due, resume=True)
-    assert results_in(FOLDER) == whole
+    assert results_in(RUN.path) == whole
 
 
 def test_a_signal_in_the_last_step_leaves_a_complete_run():
@@ -103,7 +101,7 @@ def test_a_run_that_diverges_ends_and_all_its_files_are_finite(monkeypatch, what
     assert caught.value.status == 1
     assert str(RUN.model(10)) in str(caught.value)
     assert RUN.saved_steps() == [10]
-    training = checkpoint.load(STATE)["training"]
+    training = checkpoint.load(RUN.state)["training"]
     assert training["step"] == step - 1
     for parameters in (training["model"], checkpoint.load(RUN.model(10))):
         assert all(x.isfinite().all() for x in parameters.values())
@@ -136,7 +134,7 @@ def test_a_full_disk_deletes_nothing_and_once_there_is_room_the_run_ends_in_the_
     longer = TINY._replace(iter_max=60)
     whole = uninterrupted(longer, iter_save=15)
     train_small(iter_save=15)
-    before = files_in(FOLDER)
+    before = files_in(RUN.path)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limit[1]))
     try:
@@ -144,12 +142,12 @@ def test_a_full_disk_deletes_nothing_and_once_there_is_room_the_run_ends_in_the_
             train_small(longer, iter_save=15, resume=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert caught.value.filename == str(STATE)
-    changed = {name for name, content in files_in(FOLDER).items() if before.get(name) != content}
+    assert caught.value.filename == str(RUN.state)
+    changed = {name for name, content in files_in(RUN.path).items() if before.get(name) != content}
     assert changed == {"metrics.csv", "settings.json"}
     assert RUN.metrics.read_bytes().startswith(before["metrics.csv"])
     train_small(longer, iter_save=15, resume=True)
-    assert results_in(FOLDER) == whole
+    assert results_in(RUN.path) == whole
 
 
 @pytest.mark.parametrize("until", [10, 30])
@@ -170,7 +168,7 @@ def test_a_refused_save_is_made_up_for_at_the_next_one_and_only_the_last_is_an_e
         with nullcontext() if until == 10 else pytest.raises(OSError, match="Stale"):
             train_small(iter_save=10)
     assert "Warning: " in capsys.readouterr().err
-    assert until == 30 or results_in(FOLDER) == whole
+    assert until == 30 or results_in(RUN.path) == whole
 
 
 # A second process.
@@ -188,11 +186,11 @@ def test_a_second_process_is_refused_until_the_first_one_is_killed(place, forkin
     first = forking.Process(target=train_and_wait, args=(place,), daemon=True)
     first.start()
     wait_for(lambda: RUN.saved_steps() == [10, 20] or not first.is_alive())
-    before = files_in(FOLDER.parent)
+    before = files_in(RUN.path.parent)
     for resume in (False, True):
-        with pytest.raises(UserError, match=f"another process .* {FOLDER}"):
+        with pytest.raises(UserError, match=f"another process .* {RUN.path}"):
             train_small(iter_save=10, resume=resume)
-    assert files_in(FOLDER.parent) == before
+    assert files_in(RUN.path.parent) == before
     first.kill()
     first.join()
     assert state_step() == 20

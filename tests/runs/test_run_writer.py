@@ -10,10 +10,8 @@ import pytest
 import torch
 from training import (
     CPU,
-    FOLDER,
     IMAGES,
     RUN,
-    STATE,
     TINY,
     after_each_step,
     bounds_in,
@@ -62,7 +60,7 @@ def test_models_are_saved_every_iter_save_steps_and_at_the_end(capsys):
         "model-00020.pt",
         "model-00030.pt",
     }
-    assert {path.name for path in FOLDER.iterdir()} == names
+    assert {path.name for path in RUN.path.iterdir()} == names
     printed = capsys.readouterr().out.splitlines()
     assert printed == [f"Saved to {RUN.model(step)}" for step in (20, 30)]
     for step in (20, 30):
@@ -108,27 +106,20 @@ def test_a_row_has_the_seconds_of_training_until_its_step(clock):
     clock.now += 10_000
     train_small(LONGER, resume=True)
     assert [row.seconds for row in read_metrics(RUN) if row.step == 210] == [210, 210]
-    assert checkpoint.load(STATE)["seconds"] == 210
+    assert checkpoint.load(RUN.state)["seconds"] == 210
 
 
-@pytest.mark.parametrize(
-    ("seconds", "options", "expected"),
-    [
-        (1, {}, [60, 120]),  # every minute
-        (0.125, {"seconds_between_states": 1.75}, [*range(14, 125, 14)]),
-    ],
-)
-def test_a_state_is_saved_every_minute_or_as_often_as_asked(clock, seconds, options, expected):
+@pytest.mark.parametrize(("options", "every"), [({}, 60), ({"seconds_between_states": 13.5}, 14)])
+def test_a_state_is_saved_every_minute_or_as_often_as_asked(clock, options, every):
     states = {}  # the step before which each state was saved
-    clock.step = seconds
 
     def look(step, _):
-        if STATE.exists():
-            states.setdefault(STATE.read_bytes(), step)
+        if RUN.state.exists():
+            states.setdefault(RUN.state.read_bytes(), step)
 
     with after_each_step(look):
         interrupt(TINY._replace(iter_max=1000), after=125, **options)
-    assert [step - 1 for step in states.values()] == expected
+    assert [step - 1 for step in states.values()] == [*range(every, 125, every)]
 
 
 def test_the_bar_begins_at_the_step_of_the_run_and_shows_others_with_their_losses(

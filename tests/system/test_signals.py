@@ -1,7 +1,7 @@
 """Signals that ask the program to end."""
 
 import signal
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -38,10 +38,8 @@ def test_only_the_main_thread_handles_signals(stray):
     def collect():
         with caught_signals() as caught:
             signal.raise_signal(signal.SIGTERM)
-        collected.append(caught)
+        return caught
 
-    collected = []
-    thread = threading.Thread(target=collect)
-    thread.start()
-    thread.join()
-    assert (collected, stray) == ([[]], [signal.SIGTERM])
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(collect).result() == []
+    assert stray == [signal.SIGTERM]
