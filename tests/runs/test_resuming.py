@@ -34,8 +34,8 @@ LINEAR = TINY._replace(lr_schedule="linear")
 # The same bytes after an interruption.
 
 
-def use_difficult_solution(patch):
-    """Draw another number of random numbers in each step, and count the steps in an attribute."""
+def test_an_interrupted_and_resumed_run_has_the_same_bytes(monkeypatch):
+    """The solution needs random numbers unevenly, and counts the steps in an attribute."""
     plain = VAE.loss
 
     def sample_gaussian(m, v):
@@ -47,12 +47,8 @@ def use_difficult_solution(patch):
         loss, summaries = plain(model, x)
         return loss + min(1.0, model.calls / 100) * summaries["gen/kl_z"], summaries
 
-    patch.setattr(utils, "sample_gaussian", sample_gaussian)
-    patch.setattr(VAE, "loss", loss)
-
-
-def test_an_interrupted_and_resumed_run_has_the_same_bytes(monkeypatch):
-    use_difficult_solution(monkeypatch)
+    monkeypatch.setattr(utils, "sample_gaussian", sample_gaussian)
+    monkeypatch.setattr(VAE, "loss", loss)
     settings = LINEAR._replace(iter_max=110)
     whole = uninterrupted(settings, iter_save=60)
     folder = RunFolder(settings)
