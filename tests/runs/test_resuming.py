@@ -75,12 +75,16 @@ def test_other_options_save_the_models_that_they_would_have_saved(iter_max, reac
 
 
 def test_a_run_that_is_killed_in_any_write_ends_in_the_same_bytes(monkeypatch):
-    """The writes are the settings, then metrics, state and model of each of two checkpoints."""
+    """The writes are the settings, then metrics, state and model of each of two checkpoints.
+
+    The first checkpoint has a row that only the steps before it can give.
+    """
+    settings = TINY._replace(iter_max=105)
 
     class Killed(BaseException):
         """An exception that the program does not catch, as it cannot catch kill -9."""
 
-    whole, plain = uninterrupted(iter_save=20), os.replace
+    whole, plain = uninterrupted(settings, iter_save=100), os.replace
     for writes in range(7):
         left = [True] * writes
 
@@ -93,9 +97,9 @@ def test_a_run_that_is_killed_in_any_write_ends_in_the_same_bytes(monkeypatch):
         with monkeypatch.context() as patch, pytest.raises(Killed):
             patch.setattr(os, "replace", write)
             patch.setattr(Path, "unlink", lambda *_, **__: None)  # the killed clean nothing up
-            train_small(iter_save=20)
+            train_small(settings, iter_save=100)
         assert len([*RUN.path.glob(".*.tmp")]) == 1
-        train_small(iter_save=20, resume=True)
+        train_small(settings, iter_save=100, resume=True)
         assert results_in(RUN.path) == whole
         assert not list(RUN.path.glob(".*.tmp"))
         shutil.rmtree(RUN.path)
