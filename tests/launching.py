@@ -1,6 +1,6 @@
-"""Start a program as torchrun does, from a process that has imported PyTorch.
+"""Be a process that torchrun started, in a process that has imported PyTorch.
 
-This module imports nothing of the project, so that the program can import its own copy.
+This module imports nothing of the project, so that a program can import its own copy.
 """
 
 import os
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 
-def run_script(script: Path, arguments: list[str], folder: Path, rank: int, size: int, port: int):
+def enter(folder: Path, rank: int, size: int, port: int) -> None:
     """Be process `rank` of `size`, with a store at the port, and write into output-`rank`."""
     os.chdir(folder)
     output = os.open(f"output-{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -20,6 +20,11 @@ def run_script(script: Path, arguments: list[str], folder: Path, rank: int, size
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
     os.environ |= {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_USE_AGENT_STORE": "True"}
     os.environ["TORCHELASTIC_RESTART_COUNT"] = "0"
+
+
+def run_script(script: Path, arguments: list[str], folder: Path, rank: int, size: int, port: int):
+    """Run a script as such a process."""
+    enter(folder, rank, size, port)
     sys.path.insert(0, str(script.parent))
     sys.argv = [str(script), *arguments]
     runpy.run_path(str(script), run_name="__main__")

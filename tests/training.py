@@ -23,7 +23,6 @@ from codebase.train import load_trained, train
 CPU = torch.device("cpu")
 TINY = Settings(nn="tiny", z=2, batch_size=10, dataset="synthetic", iter_max=30)
 RUN = RunFolder(TINY)
-FOLDER, STATE = RUN.path, RUN.state
 
 
 def make_images() -> Images:
@@ -83,6 +82,12 @@ def results_in(folder: Path) -> dict[str, object]:
     lines = (folder / "metrics.csv").read_text().splitlines()
     models = {path.name: path.read_bytes() for path in folder.glob("model-*.pt")}
     return models | {"metrics.csv": [line.rsplit(",", 1)[0] for line in lines]}
+
+
+def uninterrupted(settings: Settings = TINY, **options) -> dict[str, object]:
+    """The results of a run without an interruption, whose folder is removed from its place."""
+    train_small(settings, **options)
+    return results_in(RunFolder(settings).path.rename("uninterrupted"))
 
 
 def state_step(folder: RunFolder = RUN) -> int:

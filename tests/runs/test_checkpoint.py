@@ -1,17 +1,15 @@
 """Models and training states in files: writing, reading and refusing them."""
 
 import io
-import json
 import os
-import struct
 import zipfile
+from contextlib import suppress
 from itertools import product
+from random import Random
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from codebase.models.vae import VAE
@@ -40,13 +38,16 @@ def gives_parameters(path, model=None):
 
 
 def test_a_model_is_a_plain_state_dict_with_the_same_bytes_under_any_name(path, tmp_path):
-    for place in (path, tmp_path / "other.pt"):
-        checkpoint.save(PARAMETERS, place)
+    """A wrapped model is saved under plain names, too, and loads any."""
+    wrapped = nn.DataParallel(VAE(z_dim=3))  # torch.compile wraps in the same way
+    checkpoint.save(PARAMETERS, path)
+    assert gives_parameters(path) and gives_parameters(path, wrapped)
+    checkpoint.save(plain_parameters(wrapped), tmp_path / "other.pt")
     assert path.read_bytes() == (tmp_path / "other.pt").read_bytes()
     state = torch.load(path, weights_only=True)
-    assert type(state) is dict
-    assert state.keys() == PARAMETERS.keys()
-    assert gives_parameters(path)
+    assert type(state) is dict and state.keys() == PARAMETERS.keys()
+    torch.save(wrapped.state_dict(), path)
+    assert gives_parameters(path, nn.DataParallel(VAE(z_dim=3)))
 
 
 # Prefixes of compiled and parallel models, and of Lightning.
@@ -65,38 +66,22 @@ def test_parameters_of_wrapped_models_and_in_larger_checkpoints_are_read(path, p
     assert gives_parameters(path)
 
 
-def test_a_wrapped_model_is_saved_under_plain_names_and_loads_any(path, tmp_path):
-    """torch.compile wraps a model in the same way, under another name."""
-    wrapped = nn.DataParallel(VAE(z_dim=3))
-    checkpoint.save(PARAMETERS, path)
-    assert gives_parameters(path, wrapped)
-    checkpoint.save(plain_parameters(wrapped), path)
-    assert torch.load(path, weights_only=True).keys() == PARAMETERS.keys()
-    torch.save(wrapped.state_dict(), tmp_path / "by-hand.pt")
-    for file in (path, tmp_path / "by-hand.pt"):
-        assert gives_parameters(file)
-        assert gives_parameters(file, nn.DataParallel(VAE(z_dim=3)))
-
-
 def refused(path, model=None):
     """The message of the error that the file causes, one line, without the file's name in it."""
     with pytest.raises(UserError) as caught:
         load_model(model or VAE(z_dim=3), path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
     return str(caught.value).replace(str(path), "")
 
 
 def test_the_error_of_an_absent_file_says_what_there_is(tmp_path):
-    run, other = (
-        RunFolder(Settings(lr_schedule="linear", iter_max=steps), tmp_path) for steps in (50, 40)
-    )
+    linear = Settings(lr_schedule="linear", iter_max=50)
+    run, other = RunFolder(linear, tmp_path), RunFolder(linear._replace(iter_max=40), tmp_path)
     assert refused(run.model(50)).endswith("; train first")
     for folder in (run, other):
         folder.path.mkdir()
-    for step in (30, 10):
-        run.model(step).touch()
-    run.model(50).with_suffix(".pth").touch()
+    for file in (run.model(30), run.model(10), run.model(50).with_suffix(".pth")):
+        file.touch()
     checkpoint.save({"training": {"step": 26}}, run.state)
     sentence = refused(run.model(50))
     assert "model-00010.pt, model-00030.pt; " in sentence
@@ -106,9 +91,8 @@ def test_the_error_of_an_absent_file_says_what_there_is(tmp_path):
     assert "--resume" not in refused(run.model(20))
 
 
-HEADER = json.dumps({"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
 FORMATS = {
-    "safetensors": lambda file: file.write(struct.pack("<Q", len(HEADER)) + HEADER + bytes(4)),
+    "safetensors": lambda file: file.write(b"\x0c" + bytes(7) + b'{"x":{"d":1}}'),
     "NumPy": lambda file: np.savez(file, x=np.zeros(3)),
     "TorchScript": lambda file: torch.jit.save(torch.jit.script(nn.Identity()), file),
     "HDF5": lambda file: file.write(b"\x89HDF\r\n\x1a\n"),
@@ -123,34 +107,28 @@ def test_a_file_of_another_format_is_named(path, name):
     assert name in refused(path)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        VAE(z_dim=4).state_dict(),
-        SMALL.state_dict(),
-        {},
-        {name: value for name, value in PARAMETERS.items() if name != "z_prior_m"},
-        PARAMETERS | {"extra": torch.zeros(1)},
-        PARAMETERS | {"z_prior_m": None},
-        PARAMETERS | {"z_prior_m": torch.zeros(1, 1)},
-        {"state_dict": PARAMETERS | {"z_prior_m": torch.zeros(2)}},
-        {"model_state_dict": [1, 2]},
-        {f"vae{i}.{name}": value for i, (name, value) in enumerate(PARAMETERS.items())},
-        {f"{name}.module": value for name, value in PARAMETERS.items()},
-    ],
-)
-def test_other_parameters_are_refused_but_not_called_damaged(path, content):
-    torch.save(content, path)
-    sentence = refused(path)
-    assert "--z" in sentence and "damaged" not in sentence
+OTHERS = [
+    VAE(z_dim=4).state_dict(),
+    SMALL.state_dict(),
+    {},
+    {name: value for name, value in PARAMETERS.items() if name != "z_prior_m"},
+    PARAMETERS | {"extra": torch.zeros(1)},
+    PARAMETERS | {"z_prior_m": None},
+    PARAMETERS | {"z_prior_m": torch.zeros(1, 1)},
+    {"state_dict": PARAMETERS | {"z_prior_m": torch.zeros(2)}},
+    {"model_state_dict": [1, 2]},
+    {f"vae{i}.{name}": value for i, (name, value) in enumerate(PARAMETERS.items())},
+    {f"{name}.module": value for name, value in PARAMETERS.items()},
+]
+NOT_NAMED = [[1, 2], None, "a text", torch.zeros(2), SMALL, {"weights": np.zeros(3)}]
 
 
-@pytest.mark.parametrize(
-    "content", [[1, 2], None, "a text", torch.zeros(2), SMALL, {"weights": np.zeros(3)}]
-)
-def test_a_file_of_anything_but_tensors_by_name_is_refused_with_advice(path, content):
+@pytest.mark.parametrize("content", [*OTHERS, *NOT_NAMED])
+def test_other_parameters_and_other_objects_are_refused_with_different_advice(path, content):
     torch.save(content, path)
-    assert "state_dict" in refused(path)
+    sentence, is_other = refused(path), any(content is other for other in OTHERS)
+    assert ("--z" in sentence) == is_other
+    assert ("state_dict" in sentence and "damaged" in sentence) != is_other
 
 
 def test_an_entry_that_is_marked_a_folder_is_refused(path):
@@ -161,14 +139,13 @@ def test_an_entry_that_is_marked_a_folder_is_refused(path):
             if entry.filename.endswith("data/0"):
                 entry.external_attr |= 0x10
             changed.writestr(entry, content)
-    assert "damaged" in refused(path)
+    assert "damaged" in refused(path, nn.Linear(20, 10))
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("name", ["z_prior_v", "dec.net.4.bias"])
 def test_values_that_are_not_finite_are_refused(path, name, value):
-    changed = PARAMETERS[name].clone()
-    changed[-1] = value
+    changed = PARAMETERS[name].index_fill(0, torch.tensor([0]), value)
     torch.save(PARAMETERS | {name: changed}, path)
     assert "not finite" in refused(path)
 
@@ -180,20 +157,16 @@ def test_a_file_cut_at_any_place_is_refused(path):
         assert "damaged" in refused(path, nn.Linear(20, 10))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-@given(flips=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 7)), min_size=1, max_size=4))
-def test_flipped_bits_are_refused_or_change_no_value(tmp_path, flips):
-    path, model = tmp_path / "model.pt", nn.Linear(20, 10)
-    content = bytearray(SMALL_FILE.getvalue())
-    for place, bit in flips:
-        content[min(int(place * len(content)), len(content) - 1)] ^= 1 << bit
-    path.write_bytes(content)
-    try:
-        load_model(model, path)
-    except UserError as error:
-        assert str(path) in str(error)
-    else:
-        assert all(map(torch.equal, model.parameters(), SMALL.parameters()))
+def test_flipped_bits_are_refused_or_change_no_value(path):
+    random = Random(0)
+    for _ in range(200):
+        content, model = bytearray(SMALL_FILE.getvalue()), nn.Linear(20, 10)
+        for place in random.sample(range(8 * len(content)), random.randint(1, 4)):
+            content[place // 8] ^= 1 << place % 8
+        path.write_bytes(content)
+        with suppress(UserError):
+            load_model(model, path)
+            assert all(map(torch.equal, model.parameters(), SMALL.parameters()))
 
 
 @pytest.mark.parametrize("new", [True, False])
@@ -209,10 +182,6 @@ def test_nothing_in_a_file_is_executed(path, tmp_path, name, new):
     assert not (tmp_path / "sprung").exists()
 
 
-def test_a_file_that_cannot_be_read_or_written_raises_its_error(path):
-    checkpoint.save(PARAMETERS, path)
-    with pytest.raises(AttributeError):
-        checkpoint.save({"a function": lambda: None}, path)
-    assert gives_parameters(path)  # the old file is still there
+def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path):
     with pytest.raises(IsADirectoryError):
-        checkpoint.load(path.parent)
+        checkpoint.load(tmp_path)

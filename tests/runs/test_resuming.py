@@ -1,18 +1,14 @@
 """Resuming a run, refusing to resume it, and moving an earlier run aside."""
 
+import json
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from training import (
-    CPU,
-    FOLDER,
-    IMAGES,
     RUN,
-    STATE,
     TINY,
     change_loss,
     files_in,
@@ -22,54 +18,38 @@ from training import (
     same_parameters,
     state_step,
     train_small,
+    uninterrupted,
 )
 
 from codebase import utils
-from codebase.bounds import Bounds
 from codebase.models import nns
 from codebase.models.vae import VAE
 from codebase.runs.folder import RunFolder
-from codebase.runs.results import Row, read_metrics, write_metrics
 from codebase.system.errors import UserError
-from codebase.train import train
 
 pytestmark = pytest.mark.usefixtures("place")
-ASIDE = FOLDER.with_name(f"{FOLDER.name}.1")
-
-
-def uninterrupted(settings=TINY, **options):
-    """The results of a run without an interruption, whose folder is removed from its place."""
-    train_small(settings, **options)
-    folder = RunFolder(settings).path
-    return results_in(folder.rename(folder.parent.with_name("uninterrupted")))
+LINEAR = TINY._replace(lr_schedule="linear")
 
 
 # The same bytes after an interruption.
 
 
-def use_difficult_solution(patch):
-    """Draw another number of random numbers in each step, and count the steps in an attribute."""
+def test_an_interrupted_and_resumed_run_has_the_same_bytes(monkeypatch):
+    """The solution needs random numbers unevenly, and counts the steps in an attribute."""
+    plain = VAE.loss
 
     def sample_gaussian(m, v):
-        noise = torch.randn(v.shape)
-        while (far := noise.abs() > 1).any():
-            noise[far] = torch.randn(int(far.sum()))
-        return m + v.sqrt() * noise
-
-    plain = VAE.loss
+        torch.randn(int(torch.randint(9, ())))
+        return m + v.sqrt() * torch.randn(v.shape)
 
     def loss(model, x):
         model.calls = getattr(model, "calls", 0) + 1
         loss, summaries = plain(model, x)
         return loss + min(1.0, model.calls / 100) * summaries["gen/kl_z"], summaries
 
-    patch.setattr(utils, "sample_gaussian", sample_gaussian)
-    patch.setattr(VAE, "loss", loss)
-
-
-def test_an_interrupted_and_resumed_run_has_the_same_bytes(monkeypatch):
-    use_difficult_solution(monkeypatch)
-    settings = TINY._replace(iter_max=110, lr_schedule="linear")
+    monkeypatch.setattr(utils, "sample_gaussian", sample_gaussian)
+    monkeypatch.setattr(VAE, "loss", loss)
+    settings = LINEAR._replace(iter_max=110)
     whole = uninterrupted(settings, iter_save=60)
     folder = RunFolder(settings)
     reached = 0
@@ -84,34 +64,28 @@ def test_an_interrupted_and_resumed_run_has_the_same_bytes(monkeypatch):
     assert same_parameters(model, load_small(settings))
 
 
-@pytest.mark.parametrize(
-    ("earlier", "reached", "later"),  # iter_max and iter_save of the two parts of the run
-    [
-        ((1000, 100), 12, (12, 100)),  # the end is moved to where the run was interrupted
-        ((30, 100), 20, (30, 20)),
-        ((20, 20), 20, (30, 20)),  # a complete run is made longer
-    ],
-)
-def test_other_options_save_the_models_that_they_would_have_saved(earlier, reached, later):
-    settings = TINY._replace(iter_max=later[0])
-    whole = uninterrupted(settings, iter_save=later[1])
-    before = TINY._replace(iter_max=earlier[0])
-    if reached < earlier[0]:
-        interrupt(before, reached, iter_save=earlier[1])
-    else:
-        train_small(before, iter_save=earlier[1])
-    train_small(settings, iter_save=later[1], resume=True)
-    assert results_in(FOLDER) == whole
+@pytest.mark.parametrize(("iter_max", "reached"), [(12, 12), (30, 20)])
+def test_other_options_save_the_models_that_they_would_have_saved(iter_max, reached):
+    """The end is moved to where the run was interrupted, or a model is due there."""
+    settings = TINY._replace(iter_max=iter_max)
+    whole = uninterrupted(settings, iter_save=20)
+    interrupt(TINY._replace(iter_max=1000), reached, iter_save=100)
+    train_small(settings, iter_save=20, resume=True)
+    assert results_in(RUN.path) == whole
 
 
 def test_a_run_that_is_killed_in_any_write_ends_in_the_same_bytes(monkeypatch):
-    """The writes are the settings, then metrics, state and model of each of two checkpoints."""
+    """The writes are the settings, then metrics, state and model of each of two checkpoints.
+
+    The first checkpoint has a row that only the steps before it can give.
+    """
+    settings = TINY._replace(iter_max=105)
 
     class Killed(BaseException):
         """An exception that the program does not catch, as it cannot catch kill -9."""
 
-    whole, plain = uninterrupted(iter_save=20), os.replace
-    for writes, saved in enumerate([0, 1, 2, 3, 4, 4, 4]):
+    whole, plain = uninterrupted(settings, iter_save=100), os.replace
+    for writes in range(7):
         left = [True] * writes
 
         def write(*names, left=left):
@@ -123,44 +97,42 @@ def test_a_run_that_is_killed_in_any_write_ends_in_the_same_bytes(monkeypatch):
         with monkeypatch.context() as patch, pytest.raises(Killed):
             patch.setattr(os, "replace", write)
             patch.setattr(Path, "unlink", lambda *_, **__: None)  # the killed clean nothing up
-            train_small(iter_save=20)
-        files = files_in(FOLDER)
-        assert (len(files), sum(name.endswith(".tmp") for name in files)) == (saved + 1, 1)
-        train_small(iter_save=20, resume=True)
-        assert results_in(FOLDER) == whole
-        assert not list(FOLDER.glob(".*.tmp"))
-        shutil.rmtree(FOLDER)
-
-
-def test_rows_from_after_the_state_are_removed():
-    """A process that is killed between the two writes leaves such rows."""
-    interrupt(after=7)
-    write_metrics(RUN, [Row(25, "test", Bounds(3.0, 1.0, 2.0), 1.0)])
-    train_small(resume=True)
-    assert {row.step for row in read_metrics(RUN)} == {30}
+            train_small(settings, iter_save=100)
+        assert len([*RUN.path.glob(".*.tmp")]) == 1
+        train_small(settings, iter_save=100, resume=True)
+        assert results_in(RUN.path) == whole
+        assert not list(RUN.path.glob(".*.tmp"))
+        shutil.rmtree(RUN.path)
 
 
 def test_a_shorter_run_is_loaded_from_its_model(capsys):
     trained = train_small(iter_save=10)
-    before = files_in(FOLDER)
-    capsys.readouterr()
-    loaded = train_small(resume=True)
-    assert same_parameters(trained, loaded)
-    shorter = train_small(TINY._replace(iter_max=20), resume=True)
-    assert same_parameters(shorter, load_small(TINY._replace(iter_max=20)))
-    assert not same_parameters(shorter, loaded)
+    before = files_in(RUN.path)
+    assert same_parameters(trained, train_small(resume=True))
+    shorter = TINY._replace(iter_max=20)
+    assert same_parameters(train_small(shorter, resume=True), load_small(shorter))
     assert capsys.readouterr().out.count("already at step 30\n") == 2
     with pytest.raises(UserError, match=r"10\.pt, .*20\.pt, .*30\.pt; .*--iter_max"):
         train_small(TINY._replace(iter_max=25), resume=True)
-    assert files_in(FOLDER) == before
+    assert files_in(RUN.path) == before
+
+
+def change_state(change):
+    """Change the file of a state by a function of its content."""
+    state = torch.load(RUN.state, weights_only=True)
+    change(state)
+    torch.save(state, RUN.state)
 
 
 def test_a_state_of_version_1_0_0_is_resumed():
     """It has neither the sums of the files nor the numbers of the modules, and fewer settings."""
     interrupt(after=7)
-    state = torch.load(STATE, weights_only=True)
-    del state["files"], state["training"]["numbers"], state["settings"]["valid"]
-    torch.save(state, STATE)
+    for change in (
+        lambda state: state.pop("files"),
+        lambda state: state["training"].pop("numbers"),
+        lambda state: state["settings"].pop("valid"),
+    ):
+        change_state(change)
     train_small(resume=True)
     assert RUN.saved_steps() == [30]
 
@@ -180,123 +152,94 @@ def refused(settings=TINY):
 
 
 @pytest.mark.parametrize(
-    ("then", "now"),
+    ("other", "settings", "changes"),
     [
-        ({"nn": "v1"}, {"nn": "tiny"}),
-        ({"z": 3, "run": 1}, {"z": 2, "run": 0}),
-        ({"lr": 0.002}, {"lr": 0.001}),
-        ({"lr_schedule": "linear"}, {"lr_schedule": "constant"}),
-        ({"lr_schedule": "linear", "iter_max": 20}, {"lr_schedule": "linear", "iter_max": 30}),
+        (TINY._replace(nn="v1"), TINY, ["nn was v1 and is tiny"]),
+        (TINY._replace(z=3, run=1), TINY, ["z was 3 and is 2", "run was 1 and is 0"]),
+        (TINY._replace(lr=0.002), TINY, ["lr was 0.002 and is 0.001"]),
+        (LINEAR, TINY, ["lr_schedule was linear and is constant"]),
+        (LINEAR._replace(iter_max=20), LINEAR, ["iter_max was 20 and is 30"]),
     ],
 )
-def test_a_state_from_other_settings_is_refused(then, now):
-    other, settings = TINY._replace(**then), TINY._replace(**now)
+def test_a_state_from_other_settings_is_refused(other, settings, changes):
     interrupt(other)
     RunFolder(other).path.rename(RunFolder(settings).path)
     sentence = refused(settings)
-    for name in then:
-        changed = f"{name} was {then[name]} and is {now[name]}"
-        assert (changed in sentence) == (then[name] != now[name])
-    assert "--resume 1" in sentence
+    assert f"settings: {', '.join(changes)}; " in sentence and "--resume 1" in sentence
 
 
-def test_a_state_from_changed_networks_is_not_called_damaged(monkeypatch):
-    """A student may have changed the file of the networks."""
+def test_a_changed_file_of_code_is_not_resumed_and_warned_of(monkeypatch, tmp_path, capsys):
+    train_small()
+    (start,) = json.loads(RUN.settings_file.read_text())["starts"]
+    modules = {"codebase.utils", "codebase.models.vae", "codebase.models.nns.tiny"}
+    assert start["files"].keys() == modules
+    load_small()
+    networks = tmp_path / "tiny.py"
+    networks.write_text("# another activation\n")
+    monkeypatch.setattr(nns.tiny, "__file__", str(networks))
+    assert refused().startswith("codebase.models.nns.tiny changed since ")
+    assert "Warning" not in capsys.readouterr().err
+    load_small()
+    assert "Warning: codebase.models.nns.tiny changed since " in capsys.readouterr().err
+
+
+def reverse_parameters(state):
+    """Give each parameter the averages of another one."""
+    optimizer = state["training"]["optimizer"]
+    numbers, averages = zip(*optimizer["state"].items(), strict=True)
+    optimizer["state"] = dict(zip(numbers, reversed(averages), strict=True))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.update(settings=[1]),
+        lambda state: state.update(window=torch.zeros(1)),
+        lambda state: state["training"].update(step="x"),
+        lambda state: state["training"].update(step=-3),
+        lambda state: state["training"]["numbers"].update({"": {"loss": 3}}),
+        lambda state: state["training"]["numbers"].update({"": {"calls": "many"}}),
+        reverse_parameters,
+    ],
+)
+def test_a_state_of_other_types_or_of_parameters_in_another_order_is_refused(change):
     interrupt()
-    plain = nns.tiny.Encoder
-    monkeypatch.setattr(nns.tiny, "Encoder", lambda z_dim: plain(z_dim + 1))
+    change_state(change)
     sentence = refused()
-    assert f"{STATE} does not fit" in sentence and "damaged" not in sentence
+    assert sentence.startswith(str(RUN.state)) and "damaged" not in sentence
 
 
-def in_another_order(optimizer):
-    """The state of an optimizer whose parameters are in another order."""
-    averages = optimizer["state"]
-    return optimizer | {"state": dict(zip(averages, [*averages.values()][::-1], strict=True))}
-
-
-@pytest.mark.parametrize(
-    ("key", "change"),
-    [
-        ("settings", lambda _: [1]),
-        ("window", lambda _: torch.zeros(1)),
-        ("training", lambda training: training | {"step": "x"}),
-        ("training", lambda training: training | {"step": -3}),
-        ("training", lambda training: training | {"numbers": {"": {"loss": 3}}}),
-        ("training", lambda training: training | {"numbers": {"": {"calls": "many"}}}),
-        (
-            "training",
-            lambda training: training | {"optimizer": in_another_order(training["optimizer"])},
-        ),
-    ],
-)
-def test_a_state_of_other_types_or_of_parameters_in_another_order_is_refused(key, change):
-    interrupt()
-    state = torch.load(STATE, weights_only=True)
-    torch.save(state | {key: change(state[key])}, STATE)
-    assert refused().startswith(str(STATE))
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        STATE.unlink,
-        lambda: STATE.write_bytes(b""),
-        lambda: STATE.write_bytes(RUN.model(30).read_bytes()),
-    ],
-    ids=["lost", "empty", "a model"],
-)
-def test_a_state_that_is_lost_or_damaged_is_refused(damage):
+def test_a_state_that_is_lost_or_damaged_is_refused():
     train_small()
-    damage()
-    assert STATE.name in refused()
-
-
-def test_a_damaged_file_of_metrics_is_refused_and_may_be_deleted():
-    interrupt(TINY._replace(iter_max=200), after=150)
-    RUN.metrics.write_text("nonsense\n" + RUN.metrics.read_text())
-    assert str(RUN.metrics) in refused(TINY._replace(iter_max=200))
-    RUN.metrics.unlink()
-    train_small(TINY._replace(iter_max=200), resume=True)
-    assert [row.step for row in read_metrics(RUN)] == [200, 200, 200]
-
-
-def test_a_folder_in_which_another_process_trains_is_left_unchanged():
-    train_small()
-    before = files_in(FOLDER.parent)
-    with RUN.lock():
-        for resume in (False, True):
-            with pytest.raises(UserError, match="another process"):
-                train_small(resume=resume)
-    assert files_in(FOLDER.parent) == before
+    for content in (b"", RUN.model(30).read_bytes()):
+        RUN.state.write_bytes(content)
+        assert RUN.state.name in refused()
+    RUN.state.unlink()
+    assert RUN.state.name in refused()
 
 
 # An earlier run.
 
 
-@pytest.mark.parametrize(
-    ("fault", "kept"), [(lambda *_: 1 / 0, FOLDER), (lambda loss, _: loss + torch.nan, ASIDE)]
-)
-def test_a_run_that_fails_at_once_deletes_nothing_of_an_earlier_one(monkeypatch, fault, kept):
+@pytest.mark.parametrize("diverges", [True, False])
+def test_a_run_that_fails_at_once_deletes_nothing_of_an_earlier_one(monkeypatch, diverges):
+    """A run that saved nothing leaves its folder to the next one."""
     train_small()
-    before = files_in(FOLDER)
-    change_loss(monkeypatch, fault)
+    before = files_in(RUN.path)
+    change_loss(monkeypatch, lambda loss, _: loss + torch.nan if diverges else 1 / 0)
     for _ in range(2):
-        with pytest.raises((ZeroDivisionError, UserError)):
-            train_small(seconds_between_states=0)
-    assert files_in(kept) == before
-    assert ASIDE.exists() == (kept == ASIDE)
-    # A run that saved nothing leaves its folder to the next one.
-    assert not FOLDER.with_name(f"{FOLDER.name}.2").exists()
+        with pytest.raises((UserError, ZeroDivisionError)):
+            train_small()
+    aside = [RUN.path.with_name(f"{RUN.path.name}.{number}") for number in (1, 2)]
+    assert files_in(aside[0] if diverges else RUN.path) == before
+    assert [path.exists() for path in aside] == [diverges, False]
 
 
-def test_too_large_a_batch_is_refused_before_a_run_is_moved_aside():
+def test_too_large_a_batch_is_refused_before_anything_is_written():
     train_small()
-    before = files_in(FOLDER.parent)
-    for resume in (False, True):
-        with pytest.raises(UserError, match=r"--batch_size.* 9") as caught:
-            train(TINY, replace(IMAGES, train=IMAGES.train[:9]), CPU, resume=resume)
-        assert caught.value.status == 2
-    assert files_in(FOLDER.parent) == before
-    train(TINY._replace(iter_max=1), replace(IMAGES, train=IMAGES.train[:10]), CPU)
-    assert RUN.saved_steps() == [1]
+    before = files_in(RUN.path.parent)
+    with pytest.raises(UserError, match=r"--batch_size.* 205") as caught:
+        train_small(TINY._replace(batch_size=206))
+    assert caught.value.status == 2
+    assert files_in(RUN.path.parent) == before
+    train_small(TINY._replace(batch_size=205))

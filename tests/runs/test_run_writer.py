@@ -1,19 +1,16 @@
 """What a run leaves in its folder and on the screen, and when it does."""
 
-import re
 import time
-from itertools import islice
+from contextlib import nullcontext
+from itertools import count, islice
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from training import (
     CPU,
-    FOLDER,
     IMAGES,
     RUN,
-    STATE,
     TINY,
     after_each_step,
     bounds_in,
@@ -22,17 +19,17 @@ from training import (
     load_small,
     same_parameters,
     train_small,
+    uninterrupted,
 )
 
 from codebase import evaluate
 from codebase.data import batch_indices
-from codebase.runs import checkpoint
+from codebase.runs import checkpoint, run_writer
 from codebase.runs.results import read_metrics
-from codebase.runs.run_writer import MEASURED_STEPS
-from codebase.system import streams
 from codebase.train import Training
 
 pytestmark = pytest.mark.usefixtures("place")
+LONGER = TINY._replace(iter_max=210)
 
 
 @pytest.fixture
@@ -49,35 +46,23 @@ def clock(monkeypatch):
 
 
 def test_models_are_saved_every_iter_save_steps_and_at_the_end(capsys):
-    parameters = {}
-
-    def keep(step, adam):
-        parameters[step] = [p.detach().clone() for p in adam.param_groups[0]["params"]]
-
-    with after_each_step(keep):
-        train_small(iter_save=20)
-    assert {path.name for path in FOLDER.iterdir()} == {
-        *("settings.json", "metrics.csv", "training-state.pt"),
-        *("model-00020.pt", "model-00030.pt"),
-    }
-    printed = capsys.readouterr().out.splitlines()
-    assert printed == [f"Saved to {RUN.model(step)}" for step in (20, 30)]
-    for step in (20, 30):
-        saved = load_small(TINY._replace(iter_max=step))
-        assert all(map(torch.equal, saved.parameters(), parameters[step]))
+    """They are those with which shorter runs end."""
+    shorter = uninterrupted(TINY._replace(iter_max=20))
+    capsys.readouterr()
+    model = train_small(iter_save=20)
+    names = ("settings.json", "metrics.csv", RUN.state.name)
+    saved = [RUN.model(20), RUN.model(30)]
+    assert {*RUN.path.iterdir()} == {*saved, *(RUN.path / name for name in names)}
+    assert capsys.readouterr().out.splitlines() == [f"Saved to {path}" for path in saved]
+    assert saved[0].read_bytes() == shorter[saved[0].name]
+    assert same_parameters(model, load_small())
 
 
 def test_the_rows_of_training_are_means_over_a_hundred_steps():
-    settings = TINY._replace(iter_max=210)
-    train_small(settings)
-    training, bounds = Training(settings, CPU), []
+    train_small(LONGER)
+    training, bounds = Training(LONGER, CPU), []
     plain = training.model.negative_elbo_bound
-
-    def bound(x):
-        bounds.append(plain(x))
-        return bounds[-1]
-
-    training.model.negative_elbo_bound = bound
+    training.model.negative_elbo_bound = lambda x: bounds.append(plain(x)) or bounds[-1]
     for batch in islice(batch_indices(len(IMAGES.train), 10, 0, CPU), 210):
         training.take_step(IMAGES.train[batch])
     bounds = np.array([[value.item() for value in values] for values in bounds])
@@ -85,89 +70,64 @@ def test_the_rows_of_training_are_means_over_a_hundred_steps():
     assert rows.keys() == {100, 200}
     assert rows[100] == pytest.approx(bounds[:100].mean(0), rel=1e-5)
     assert rows[200] == pytest.approx(bounds[100:200].mean(0), rel=1e-5)
-    assert same_parameters(training.model, load_small(settings))
+    assert same_parameters(training.model, load_small(LONGER))
 
 
 def test_the_rows_on_test_images_are_bounds_of_the_models():
-    settings = TINY._replace(iter_max=210)
-    train_small(settings, iter_save=60)
-    assert [row[:2] for row in read_metrics(RUN)] == [
-        *((60, images) for images in ("test", "all test")),
-        *((100, images) for images in ("train", "test", "all test")),
-        *((120, images) for images in ("test", "all test")),
-        *((180, images) for images in ("test", "all test")),
-        *((200, images) for images in ("train", "test", "all test")),
-        *((210, images) for images in ("test", "all test")),
-    ]
+    train_small(LONGER, iter_save=60)
+    tests, all_three = ["test", "all test"], ["train", "test", "all test"]
+    expected = {60: tests, 100: all_three, 120: tests, 180: tests, 200: all_three, 210: tests}
+    rows = [(step, images) for step, names in expected.items() for images in names]
+    assert [row[:2] for row in read_metrics(RUN)] == rows
     for step in RUN.saved_steps():
-        measured = evaluate.measure(load_small(settings._replace(iter_max=step)), IMAGES)
+        measured = evaluate.measure(load_small(TINY._replace(iter_max=step)), IMAGES)
         assert bounds_in("test")[step] == measured.subset[:3]
         assert bounds_in("all test")[step] == measured.all[:3]
-    rare = [step for step in range(10_001) if step in MEASURED_STEPS]
+    rare = [step for step in range(10_001) if step in run_writer.MEASURED_STEPS]
     assert rare == [100, 200, 500, 1000, 2000, 5000, 10_000]
 
 
 def test_a_row_has_the_seconds_of_training_until_its_step(clock):
-    settings = TINY._replace(iter_max=210)
-    interrupt(settings, after=105)
+    interrupt(LONGER, after=105)
     clock.now += 10_000
-    interrupt(settings, after=5, resume=True)
-    train_small(settings, resume=True)
+    interrupt(LONGER, after=5, resume=True)
+    train_small(LONGER, resume=True)
     assert {row.step: row.seconds for row in read_metrics(RUN)} == {100: 100, 200: 200, 210: 210}
     clock.now += 10_000
-    train_small(settings, resume=True)
+    train_small(LONGER, resume=True)
     assert [row.seconds for row in read_metrics(RUN) if row.step == 210] == [210, 210]
-    assert checkpoint.load(STATE)["seconds"] == 210
+    assert checkpoint.load(RUN.state)["seconds"] == 210
 
 
-@pytest.mark.parametrize(
-    ("seconds", "options", "expected"),
-    [
-        (1, {}, [60, 120]),  # every minute
-        (0.125, {"seconds_between_states": 1.75}, [*range(14, 125, 14)]),
-    ],
-)
-def test_a_state_is_saved_every_minute_or_as_often_as_asked(clock, seconds, options, expected):
+@pytest.mark.parametrize(("options", "every"), [({}, 60), ({"seconds_between_states": 13.5}, 14)])
+def test_a_state_is_saved_every_minute_or_as_often_as_asked(clock, options, every):
     states = {}  # the step before which each state was saved
-    clock.step = seconds
 
     def look(step, _):
-        if STATE.exists():
-            states.setdefault(STATE.read_bytes(), step)
+        if RUN.state.exists():
+            states.setdefault(RUN.state.read_bytes(), step)
 
     with after_each_step(look):
         interrupt(TINY._replace(iter_max=1000), after=125, **options)
-    assert [step - 1 for step in states.values()] == expected
+    assert [step - 1 for step in states.values()] == [*range(every, 125, every)]
 
 
-def steps_shown(text):
-    """The steps that the bar has shown, and the losses beside them."""
-    found = re.findall(r"^run 0: .*\| (\d+)/30 \[.*loss=(\S+?)\]\s*$", text, re.MULTILINE)
-    return {int(step): float(loss) for step, loss in found}
-
-
-@pytest.mark.parametrize(
-    ("is_terminal", "seconds", "expected"),
-    [
-        (True, 0.125, [*range(2, 31, 2)]),  # four times each second
-        (False, 5, [6, 10, 16, 20, 26, 30]),  # every half minute, and at each checkpoint
-    ],
-)
-def test_the_bar_shows_the_step_and_its_loss(
-    clock, capsys, monkeypatch, is_terminal, seconds, expected
+def test_the_bar_begins_at_the_step_of_the_run_and_shows_others_with_their_losses(
+    clock, capsys, monkeypatch
 ):
-    monkeypatch.delenv("COLUMNS", raising=False)
-    monkeypatch.setattr(streams, "is_interactive", lambda: is_terminal)
-    losses = iter(range(1000))
-    change_loss(monkeypatch, lambda loss, _: 0 * loss + 100.0 * next(losses))
-    clock.step = seconds
-    train_small(iter_save=30 if is_terminal else 10)
-    shown = capsys.readouterr().err.replace("\r", "\n")
-    assert steps_shown(shown) == {step: 100 * (step - 1) for step in expected}
-    assert is_terminal or shown.count("\n") == len(expected)
+    """It shows a step after 30 seconds, and each checkpoint."""
+    begun, shown, losses = [], [], count()
+
+    def progress(*numbers):
+        begun.append(numbers)
+        return nullcontext((lambda *numbers: shown.append(numbers), 30))
+
+    monkeypatch.setattr(run_writer, "progress", progress)
+    change_loss(monkeypatch, lambda loss, _: 0 * loss + next(losses))
+    clock.step = 5
+    train_small(iter_save=10)
+    assert shown == [(step, step - 1) for step in (6, 10, 16, 20, 26, 30)]
     interrupt(after=7)
-    capsys.readouterr()
     train_small(resume=True)
-    resumed = capsys.readouterr()
-    assert (" 23%|" in resumed.err) == is_terminal  # a resumed bar begins at its step
-    assert "Resuming at step 7\n" in resumed.out
+    assert begun == [(0, 0, 30), (0, 0, 30), (0, 7, 30)]
+    assert "Resuming at step 7\n" in capsys.readouterr().out

@@ -5,26 +5,25 @@ import re
 import signal
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 from subprocess import Popen
 from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT, wait_for
-from training import CPU, TINY
+from conftest import wait_for
 
-from codebase import evaluate
 from codebase.runs import several
 from codebase.runs.folder import RunFolder
+from codebase.runs.results import read_results
 from codebase.runs.several import ONE_OF_SEVERAL, run_each
 from codebase.settings import Settings
 from codebase.system.errors import Interrupted
 from codebase.train import train
 
 pytestmark = pytest.mark.usefixtures("place")
-RUNS = [Settings(run=run, iter_max=500) for run in range(5)]
+RUNS = [Settings(run=run) for run in range(5)]
 # The beginning of each process below: its run, and functions to wait for others.
 BEGINNING = """
 import os, pathlib, signal, sys, time
@@ -48,42 +47,35 @@ def each(program, runs=RUNS, jobs=2, threads=2):
 
 def test_as_many_runs_work_at_the_same_time_as_jobs_says():
     program = """
-touch(f"process-{run}-{os.getpid()}")
-touch(f"begun-{run}")
-if run < 3:
-    wait_for(*(f"begun-{other}" for other in range(3)))
 touch(f"working-{run}")
+touch(f"begun-{run}")
+wait_for("begun-0", "begun-1", "begun-2")
 beside = len([*pathlib.Path().glob("working-*")])
 os.remove(f"working-{run}")
 sys.exit(beside > 3)
 """
     assert each(program, jobs=3) == {}
-    started = sorted(path.name.split("-")[1] for path in Path().glob("process-*"))
-    assert started == [*"01234"]  # each run once
+    assert each("open('order', 'a').write(f'{run}')", jobs=1) == {}
+    assert Path("order").read_text() == "01234"
 
 
-def test_one_at_a_time_they_run_in_order_and_leave_no_file_open():
-    """A program may have a thousand runs, but only a thousand open files."""
-    program = "with open('order', 'a') as file: print(run, len(os.listdir(FILES)), file=file)"
-    files = f"/proc/{os.getpid()}/fd" if sys.platform == "linux" else "."
-    assert each(program.replace("FILES", repr(files)), jobs=1) == {}
-    numbers, opened = zip(*map(str.split, Path("order").read_text().splitlines()), strict=True)
-    assert numbers == (*"01234",)
-    assert len({*opened}) == 1
-
-
-@pytest.mark.parametrize(
-    ("jobs", "threads", "runs", "share"), [(2, 5, 5, 2), (4, 2, 5, 1), (0, 3, 5, 3), (9, 8, 2, 4)]
-)
-def test_processes_share_the_threads_and_not_the_batches_of_torchrun(
-    monkeypatch, capsys, jobs, threads, runs, share
+@pytest.mark.parametrize(("jobs", "threads", "share"), [(2, 5, 2), (2, 1, 1), (0, 3, 3), (9, 8, 4)])
+def test_processes_share_the_threads_but_no_input_output_terminal_and_batches_of_torchrun(
+    monkeypatch, capfd, jobs, threads, share
 ):
+    """Standard output is only for the table, and Ctrl-C reaches the parent alone."""
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     names = ("OMP_NUM_THREADS", ONE_OF_SEVERAL, "TORCHELASTIC_RUN_ID")
-    program = f"sys.exit(' '.join(os.environ.get(name, '-') for name in {names}))"
-    failures = each(program, RUNS[:runs], jobs, threads)
-    assert {*failures.values()} == {f"{share} 1 -"}
-    assert f"threads for each: {share}\n" in capsys.readouterr().err
+    program = f"""
+print("output", file=sys.stdout, flush=True)
+without = os.path.samefile("/dev/stdin", os.devnull) and os.getsid(0) == os.getpid()
+sys.exit(f"{{[os.environ.get(name) for name in {names}]}} {{without}}")
+"""
+    message = f"['{share}', '1', None] True"
+    assert each(program, RUNS[:2], jobs, threads) == {0: message, 1: message}
+    output, errors = capfd.readouterr()
+    assert output == "" and errors.count(message) == 2
+    assert f"threads for each: {share}\n" in errors
 
 
 @pytest.mark.parametrize(
@@ -93,56 +85,32 @@ def test_processes_share_the_threads_and_not_the_batches_of_torchrun(
 def test_one_run_per_thread_trains_at_a_time_but_one_on_a_gpu_or_under_torchrun(
     run_vae, monkeypatch, device, rank, size, jobs
 ):
-    """Processes of torchrun share the runs, and the first one prints the table.
+    """Processes of torchrun share the runs, and the first one decides on data and prints.
 
     Under torchrun, each run gets the device of its process.
     """
-    asked = []
 
-    @contextmanager
-    def connected(_):
-        broadcast = {"broadcast": lambda _: "synthetic", "gather": dict}
-        yield SimpleNamespace(first=rank == 0, rank=rank, size=size, **broadcast)
-
-    def run_each(runs, command, jobs, threads):
-        asked.append(([settings.run for settings in runs], jobs, threads))
+    def run_each(runs, command, *numbers):
+        assert [settings.run for settings in runs] == [0, 1, 2][rank::size]
+        assert numbers == (jobs, 5)  # and 5 threads
         own = "auto" if size == 1 else device
-        for option in (f"device={own}", "dataset=synthetic", "runs=1", "z=3"):
-            assert f"--{option}" in command
+        assert {f"--device={own}", "--dataset=synthetic", "--runs=1", "--z=3"} <= {*command}
         return {settings.run: "not today" for settings in runs}
 
+    processes = SimpleNamespace(first=rank == 0, rank=rank, size=size, gather=dict)
+    processes.broadcast = lambda value: value or "synthetic"
+    resolved = {"synthetic": "synthetic"} | ({} if rank else {"auto": "synthetic"})
     # A process that only starts others does not probe the device.
     chosen = {False: torch.device(device)}
     monkeypatch.setattr("codebase.compute.processor.choose_device", lambda _, probe: chosen[probe])
-    # The first process decides for all which data "auto" means.
-    resolved = {"synthetic": "synthetic"} | ({} if rank else {"auto": "synthetic"})
     monkeypatch.setattr("codebase.datasets.loading.resolve", lambda name, _: resolved[name])
-    monkeypatch.setattr("codebase.compute.processes.connected", connected)
+    monkeypatch.setattr("codebase.compute.processes.connected", lambda _: nullcontext(processes))
     monkeypatch.setattr("codebase.runs.several.run_each", run_each)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
-    earlier = RunFolder(Settings("tiny", 3, dataset="synthetic"))
-    earlier.path.mkdir(parents=True)
-    earlier.state.touch()
-    own = [0, 1, 2][rank::size]
-    for resume in (0, 1):
-        finished = run_vae("--runs", 3, "--nn", "tiny", "--z", 3, "--resume", resume)
-        assert asked.pop() == (own, jobs, 5)
-        assert finished.returncode == (rank == 0)
-        assert finished.stdout.count("failed: not today") == (0 if rank else len(own))
-        assert (f"{earlier.path.name}.1" in finished.stderr) == (resume == 0)
-
-
-def test_a_process_has_no_input_no_output_no_terminal_and_its_errors_are_shown(capfd):
-    """Standard output is only for the table, and Ctrl-C reaches the parent alone."""
-    program = """
-print("output", file=sys.stdout, flush=True)
-print(f"step {run}", end="\\r", file=sys.stderr)
-sys.exit(not os.path.samefile("/dev/stdin", os.devnull) or os.getsid(0) != os.getpid())
-"""
-    assert each(program, RUNS[3:4]) == {}
-    output, errors = capfd.readouterr()
-    assert output == "" and "step 3" in errors
+    finished = run_vae("--runs", 3, "--z", 3)
+    assert finished.returncode == (rank == 0)
+    assert finished.stdout.count("failed: not today") == (0 if rank else len([0, 1, 2][::size]))
 
 
 def test_the_bar_counts_shares_of_runs_so_that_it_knows_the_time_that_remains(monkeypatch, capsys):
@@ -162,40 +130,30 @@ def test_the_bar_counts_shares_of_runs_so_that_it_knows_the_time_that_remains(mo
     assert re.search(r"0\.8/2 .*<.*run 0:  40%, run 1:  40%", shown) and "2.0/2" in shown
 
 
-@pytest.mark.parametrize(
-    ("program", "message"),
-    [
-        ("sys.exit('run_vae.py: a sentence')", "a sentence"),
-        ("print('5%\\r7%\\rthe last\\n \\n', file=sys.stderr); sys.exit(2)", "the last"),
-        ("sys.stderr.buffer.write(b'no \\xff text\\n'); sys.exit(1)", "no \ufffd text"),
-        (
-            "raise RuntimeError('CUDA error: busy\\nfor debugging pass X\\ncompile with Y')",
-            "RuntimeError: CUDA error: busy",
-        ),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "its process was ended by signal 9"),
-    ],
-)
-def test_a_run_that_fails_is_reported_by_the_line_of_its_error_and_stops_no_other(program, message):
-    failures = each(f"touch(f'begun-{{run}}')\nif run % 2:\n    {program}")
-    assert failures == {1: message, 3: message}
-    assert len([*Path().glob("begun-*")]) == 5
+# How runs end, and their messages.
+ENDS = {
+    "sys.exit('run_vae.py: a sentence')": "a sentence",
+    "print('5%\\r7%\\rthe last\\n \\n', file=sys.stderr); sys.exit(2)": "the last",
+    "sys.stderr.buffer.write(b'no \\xff text\\n'); sys.exit(1)": "no \ufffd text",
+    "raise RuntimeError('CUDA error: busy\\npass X\\nuse Y')": "RuntimeError: CUDA error: busy",
+    "os.kill(os.getpid(), signal.SIGKILL)": "its process was ended by signal 9",
+}
 
 
-def test_a_run_is_finished_if_only_its_picture_fails(capsys):
-    assert each("print('no page', file=sys.stderr); sys.exit(3)", RUNS[:2]) == {}
-    errors = capsys.readouterr().err
-    assert "run 0: no page\n" in errors and "run 1: no page\n" in errors
+def test_a_run_that_fails_is_reported_by_the_line_of_its_error_and_stops_no_other(capsys):
+    """A run is finished if only its picture fails, which has the status 3."""
+    lines = [*ENDS, "print('no page', file=sys.stderr); sys.exit(3)", "touch('ended')"]
+    runs = [Settings(run=run) for run, _ in enumerate(lines)]
+    assert each(f"exec({lines}[run])", runs) == dict(enumerate(ENDS.values()))
+    assert f"run {len(ENDS)}: no page\n" in capsys.readouterr().err
+    assert Path("ended").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_passed_to_every_process_and_all_save(stray, monkeypatch, number):
     """A process that starts while the signal comes is ended, too."""
     program = """
-def save(*_):
-    touch(f"saved-{run}")
-    sys.exit(143)
-
-signal.signal(signal.SIGTERM, save)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(touch(f"saved-{run}")))
 touch(f"begun-{run}")
 wait_for("the signal")
 """
@@ -216,7 +174,13 @@ wait_for("the signal")
     assert stray == []
 
 
-def test_runs_whose_parent_is_killed_go_on_to_their_end(start):
+def be_parent(folder, program):
+    """Be a process that starts two runs in a folder."""
+    os.chdir(folder)
+    each(program, RUNS[:2])
+
+
+def test_runs_whose_parent_is_killed_go_on_to_their_end(forking, place):
     """They do not write into a pipe that nobody reads."""
     program = """
 touch(f"begun-{run}")
@@ -224,55 +188,39 @@ wait_for("go")
 print(10_000 * "a line\\n", file=sys.stderr, flush=True)
 touch(f"ended-{run}")
 """
-    parent = f"""
-import sys
-from codebase.runs.several import run_each
-from codebase.settings import Settings
-command = [sys.executable, "-c", {BEGINNING + program!r}]
-run_each([Settings(run=0), Settings(run=1)], command, 2, 2)
-"""
-    killed = start("-c", parent, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    for name in ("begun", "ended"):
-        wait_for(lambda name=name: len([*Path().glob(f"{name}-*")]) == 2)
-        killed.kill()
-        killed.wait()
-        Path("go").touch()
-
-
-def test_a_program_that_cannot_be_started_raises_an_os_error():
-    with pytest.raises(FileNotFoundError, match="no such program"):
-        run_each(RUNS, ["no such program"], jobs=2, threads=2)
+    killed = forking.Process(target=be_parent, args=(place, program))
+    killed.start()
+    wait_for(lambda: len([*Path().glob("begun-*")]) == 2)
+    killed.kill()
+    killed.join()
+    Path("go").touch()
+    wait_for(lambda: len([*Path().glob("ended-*")]) == 2)
 
 
 @pytest.mark.slow
 def test_the_command_line_trains_several_runs_and_a_run_that_fails_stops_no_other(
-    run_vae, script, small, synthetic_images, monkeypatch, tmp_path
+    run_vae, script, small, synthetic_images, monkeypatch
 ):
     """A file in the place of its folder stops the first run."""
-    first, second = (
-        RunFolder(TINY._replace(z=3, batch_size=100, lr=5e-4, run=run)) for run in (2, 3)
-    )
-    monkeypatch.setattr(evaluate, "SUBSET_PASSES", 100)  # as in the processes
-    (tmp_path / "alone").mkdir()
-    with monkeypatch.context() as patch:
-        patch.chdir("alone")
-        _, measured = train(second.settings, synthetic_images, CPU)
-        model = second.model(30).read_bytes()
-    cells = [f"{value:.2f}" for value in (*measured.subset[:3], measured.all.nelbo)]
-
-    # The processes run the copy of the project.
-    monkeypatch.setattr("run_vae.__file__", str(script))
+    settings = Settings("tiny", 3, lr=5e-4, iter_max=30, dataset="synthetic", run=3)
+    first, second = RunFolder(settings._replace(run=2)), RunFolder(settings)
     second.path.mkdir(parents=True)
     second.state.write_text("of an earlier run")
     first.path.write_text("in the way")
+    monkeypatch.setattr("run_vae.__file__", str(script))  # the copy of the project
     finished = run_vae(*small, "--lr", 5e-4, "--runs", 2, "--run", 2)
     assert finished.returncode == 1
-    assert second.model(30).read_bytes() == model
     assert finished.stderr.count(f"{second.path.name}.1; --resume 1") == 1
     assert Path(f"{second.path}.1", second.state.name).exists()
     # Standard output holds nothing but the table.
     title, empty, _, _, failed, line, average = finished.stdout.splitlines()
+    measured = read_results(second, 30)
+    cells = " . ".join(f"{x:.2f}" for x in (*measured.subset[:3], measured.all.nelbo))
     assert title.endswith(f"{first.path.name}-0003_steps=30") and empty == ""
     assert failed.startswith(f"| 2 | failed: {first.path}: File exists |")
-    assert re.fullmatch(rf"\| 3 \| {' . '.join(cells)} . \d\d:\d\d . 30 . synthetic \|", line)
-    assert average.startswith(f"| average | {' | '.join(cells)} |")
+    assert re.fullmatch(rf"\| 3 \| {cells} . \d\d:\d\d . 30 . synthetic \|", line)
+    assert re.match(rf"\| average \| {cells} \|", average)
+
+    model = second.model(30).read_bytes()
+    train(settings, synthetic_images, "cpu")
+    assert second.model(30).read_bytes() == model

@@ -8,36 +8,32 @@ import pytest
 import torch
 
 from codebase.bounds import Bounds, Measured
+from codebase.runs import results
 from codebase.runs.folder import CHECKPOINTS, RunFolder
-from codebase.runs.results import (
-    Row,
-    write_iwae_of_all,
-    write_metrics,
-    write_results,
-    write_settings,
-)
 from codebase.runs.tables import compare, report_runs
 from codebase.settings import Settings
 from codebase.system.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("place")
 VALUES = ["NELBO", "KL", "REC", "NELBO, all test images", "seconds"]
+WEIGHTED = ["negative IWAE-5000, all test images", "active units"]
 RUNS = [Settings(run=run, iter_max=500, lr=0.002) for run in range(3)]
 LAST = {0: (100.0, 20.0, 80.0, 99.0, 61.9), 2: (102.5, 19.0, 83.5, 98.0, 3600.0)}
-BEST, USUAL = Settings(lr=0.004, lr_schedule="linear", iter_max=8000), Settings()
+USUAL = Settings()
 
 
-def put(settings, nelbo, kl, rec, on_all, seconds=60.0, step=None, valid=None):
+def put(settings, nelbo, kl=20.0, rec=80.0, on_all=99.0, seconds=60.0, valid=None, files=None):
     """Write the folder of a run that has ended with these bounds."""
-    folder, step = RunFolder(settings), step or settings.iter_max
+    folder, step = RunFolder(settings), settings.iter_max
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.model(step).touch()
-    write_settings(folder, torch.device("cpu"), 0, {})
+    results.write_settings(folder, torch.device("cpu"), 0, {"files": files or {}})
     held_out = valid and Bounds(valid, 2, valid - 2)
     measured = Measured(Bounds(nelbo, kl, rec), Bounds(on_all, 2, on_all - 2, 0.25), held_out)
     if not math.isnan(seconds):
-        write_metrics(folder, [Row(step, "test", measured.subset, seconds)])
-    write_results(folder, step, measured, [kl], {})
+        results.write_metrics(folder, [results.Row(step, "test", measured.subset, seconds)])
+    results.write_results(folder, step, measured, [kl], {})
+    return folder
 
 
 def cells(output):
@@ -51,23 +47,15 @@ def cells(output):
 
 
 @pytest.fixture
-def two_runs():
-    """The first and the last of RUNS have results."""
-    for run, values in LAST.items():
-        put(RUNS[run], *values)
-
-
-@pytest.fixture
 def reported(capsys):
     """The status, the lines on the screen and the lines of the file, without their headers."""
 
     def reported(runs, failures, *more):
         status = report_runs(runs, failures)
         output, errors = capsys.readouterr()
-        path = errors.removeprefix("Saved to ").removesuffix("\n")
         header, *lines = cells(output)
         assert header == ["run", *VALUES[:4], *more, "training time", "steps", "data"]
-        with open(path, newline="") as file:
+        with open(errors.removeprefix("Saved to ").removesuffix("\n"), newline="") as file:
             names, *saved = csv.reader(file)
         assert names == ["run", *VALUES[:4], *more, "seconds", "steps", "data"]
         return status, lines, saved
@@ -75,7 +63,9 @@ def reported(capsys):
     return reported
 
 
-def test_the_table_averages_the_finished_runs(two_runs, reported):
+def test_the_table_averages_the_finished_runs(reported):
+    for run, values in LAST.items():
+        put(RUNS[run], *values)
     status, lines, saved = reported(RUNS, {1: "no, and with a comma"})
     assert status == 1
     assert lines == [
@@ -90,38 +80,31 @@ def test_the_table_averages_the_finished_runs(two_runs, reported):
     ]
     [path] = CHECKPOINTS.glob("*.csv")
     assert path.name == "model=vae_z=10_lr=0.002_run=0000-0002_steps=500.csv"
-    earlier = path.read_bytes()
-    path.write_bytes(b"\xff\x00")  # it is replaced
-    reported(RUNS, {1: "no"})
-    assert path.read_bytes() == earlier
 
 
-def test_one_run_has_no_deviation_and_none_no_average(two_runs, reported):
-    put(RUNS[1], *LAST[0][:4], seconds=math.nan)
-    assert reported(RUNS[1:2], {})[1][0][4:6] == ["99.00", ""]  # seconds that are not known
-    assert [line[0] for line in reported(RUNS[:1], {})[1]] == ["0", "average"]
+def test_one_run_has_no_deviation_and_none_no_average(reported, capsys):
+    put(RUNS[0], 100.0, seconds=math.nan)
+    for _ in range(2):  # the file is replaced
+        status, lines, _ = reported(RUNS[:1], {})
+    assert (status, [line[0] for line in lines]) == (0, ["0", "average"])
+    assert lines[0][4:6] == ["99.00", ""]  # seconds that are not known
+    [path] = CHECKPOINTS.glob("*.csv")
     assert [line[0] for line in reported(RUNS[1:2], {1: "no"})[1]] == ["1"]
-    assert reported(RUNS[:1], {})[0] == 0
-    assert len([*CHECKPOINTS.glob("*.csv")]) == 2  # other runs have a file of their own
-
-
-def test_a_run_counts_only_with_results_of_its_last_step_and_if_it_did_not_fail(two_runs, reported):
-    put(RUNS[1], 99, 20, 79, 98, step=400)
-    status, lines, _ = reported(RUNS, {0: "not now"})  # its results are old
-    assert status == 1
-    assert lines[0][:2] == ["0", "failed: not now"]
-    assert lines[1][0] == "1" and lines[1][1].startswith("failed: no results")
-    RunFolder(RUNS[2]).results(500).write_text("damaged")
-    _, lines, saved = reported(RUNS, {})
-    assert [line[1].startswith("failed: ") for line in lines[:3]] == [False, True, True]
-    assert [line[0] for line in saved] == ["0"]
-
-
-def test_a_table_that_cannot_be_saved_is_printed(two_runs, capsys):
-    CHECKPOINTS.joinpath(f"{RUNS[0].name}-0000_steps=500.csv").mkdir()
+    path.unlink()  # and the file of other runs has another name
+    path.mkdir()
     assert report_runs(RUNS[:1], {}) == 1
     output, errors = capsys.readouterr()
     assert "100.00" in output and "Is a directory" in errors
+
+
+def test_a_run_counts_only_with_results_of_its_last_step_and_if_it_did_not_fail(reported):
+    put(RUNS[0], 100.0)
+    put(RUNS[1]._replace(iter_max=400), 99.0)
+    put(RUNS[2], 100.0).results(500).write_text("damaged")
+    status, lines, saved = reported(RUNS, {0: "not now"})  # its results are old
+    assert (status, saved) == (1, [])
+    assert [line[:2] for line in lines[1:]] == [[run, "failed: no results"] for run in "12"]
+    assert lines[0][:2] == ["0", "failed: not now"]
 
 
 # The table of --compare.
@@ -144,11 +127,12 @@ def compared(capsys):
 
 
 def test_each_settings_has_a_line_with_the_lowest_bound_first(compared):
-    values = (101.0, 100.0, 102.0)
-    for run, x in enumerate(values):
-        put(USUAL._replace(run=run), x, x / 5, 4 * x / 5, x - 1, 200.0 + run)
-        put(BEST._replace(run=run), x - 1, x / 5, 4 * x / 5, x - 2)
+    best = Settings(lr=0.004, lr_schedule="linear", iter_max=8000)
     other = Settings(z=2, kl_weight=4.0)
+    columns = {name: (x, x + 1, x + 3) for x, name in enumerate(VALUES, start=100)}
+    for run, values in enumerate(zip(*columns.values(), strict=True)):
+        put(USUAL._replace(run=run), *values)
+        put(best._replace(run=run), *values[:3], values[3] - 1)
     put(other, 150.0, 30.0, 120.0, 149.0, math.nan)
     [lines], saved = compared()
     assert [[line[key] for key in ("settings", "steps", "runs")] for line in lines] == [
@@ -156,18 +140,13 @@ def test_each_settings_has_a_line_with_the_lowest_bound_first(compared):
         ["z=10", "20000", "3"],
         ["z=2, kl_weight=4.0", "20000", "1"],
     ]
-    for line, settings in zip(saved, (BEST, USUAL, other), strict=True):
-        own = settings._asdict()
-        del own["run"]
-        assert line["steps"] == str(own.pop("iter_max"))
-        assert {key: line[key] for key in own} == {key: str(x) for key, x in own.items()}
-    columns = [values, [x / 5 for x in values], [4 * x / 5 for x in values]]
-    columns += [[x - 1 for x in values], [200.0, 201.0, 202.0]]
-    for name, column in zip(VALUES, columns, strict=True):
-        pair = mean(column), stdev(column)
-        assert lines[1][name] == f"{pair[0]:.2f} ± {pair[1]:.2f}"
-        assert float(saved[1][name]) == pytest.approx(pair[0])
-        assert float(saved[1][f"{name} deviation"]) == pytest.approx(pair[1])
+    for line, settings in zip(saved, (best, USUAL, other), strict=True):
+        own = {"steps" if key == "iter_max" else key: x for key, x in settings._asdict().items()}
+        assert all(line[key] == str(x) for key, x in own.items() if key != "run")
+    for name, column in columns.items():
+        assert lines[1][name] == f"{mean(column):.2f} ± {stdev(column):.2f}"
+        assert float(saved[1][name]) == pytest.approx(mean(column))
+        assert float(saved[1][f"{name} deviation"]) == pytest.approx(stdev(column))
     assert [lines[2][name] for name in VALUES] == ["150.00", "30.00", "120.00", "149.00", ""]
     assert [saved[2][key] for key in ("NELBO", "NELBO deviation", "seconds")] == ["150.0", "", ""]
 
@@ -175,10 +154,9 @@ def test_each_settings_has_a_line_with_the_lowest_bound_first(compared):
 def test_other_data_have_other_tables_and_validation_images_decide(compared):
     """The second of the settings is better on the test images, but worse where one may look."""
     for lr, test, valid in ((0.001, 99.0, 98.0), (0.002, 98.0, 99.0)):
-        settings = Settings(lr=lr, valid=10_000)
-        put(settings, test, 20, test - 20, test, valid=valid)
-        put(Settings(lr=lr), test, 20, test - 20, test)
-    put(Settings(dataset="synthetic"), 30.0, 10, 20, 30.0)
+        put(Settings(lr=lr, valid=10_000), test, on_all=test, valid=valid)
+        put(Settings(lr=lr), test, on_all=test)
+    put(Settings(dataset="synthetic"), 30.0)
     (usual, held_out, synthetic), saved = compared()
     assert [line["settings"] for line in usual] == ["z=10, lr=0.002", "z=10"]
     assert [line["settings"] for line in held_out] == ["z=10", "z=10, lr=0.002"]
@@ -192,29 +170,26 @@ def test_other_data_have_other_tables_and_validation_images_decide(compared):
 
 def test_importance_weighted_bounds_have_columns_of_their_own(compared, reported):
     for run, bound in enumerate((95.0, 96.0)):
-        put(RUNS[run], 100.0, 20, 80, 99.0)
-        write_iwae_of_all(RunFolder(RUNS[run]), 500, 5000, bound, 0.25, 0.175, 9 + run)
+        folder = put(RUNS[run], 100.0)
+        results.write_iwae_of_all(folder, 500, 5000, bound, 0.25, 0.175, 9 + run)
     [[line]], [saved] = compared()
-    assert line["negative IWAE-5000, all test images"] == "95.50 ± 0.71"
-    assert (line["active units"], saved["active units"]) == ("9.50 ± 0.71", "9.5")
-    _, lines, rows = reported(RUNS[:2], {}, "negative IWAE-5000, all test images", "active units")
+    assert [line[name] for name in WEIGHTED] == ["95.50 ± 0.71", "9.50 ± 0.71"]
+    assert [saved[name] for name in WEIGHTED] == ["95.5", "9.5"]
+    _, lines, rows = reported(RUNS[:2], {}, *WEIGHTED)
     shown = [["95.00", "9.00"], ["96.00", "10.00"], ["95.50", "9.50"], ["0.71", "0.71"]]
     assert [line[5:7] for line in lines] == shown
     assert [row[5:7] for row in rows] == [["95.0", "9.0"], ["96.0", "10.0"]]
 
 
-def test_only_finished_runs_with_an_intact_file_are_compared(compared, capsys):
-    put(USUAL, 100.0, 20, 80, 99.0)
-    put(USUAL._replace(run=1), 105.0, 20, 80, 104.0, step=10_000)
-    RunFolder(USUAL._replace(run=1)).model(20_000).touch()
-    put(USUAL._replace(run=2), 105.0, 20, 80, 104.0)
-    damaged = RunFolder(USUAL._replace(run=2)).results(20_000)
-    damaged.write_text("damaged")
-    assert [(line["runs"], line["NELBO"]) for line in compared()[0][0]] == [("1", "100.00")]
-    compare()
-    assert str(damaged) in capsys.readouterr().err
-
-
-def test_without_runs_there_is_an_error():
+def test_only_finished_runs_of_the_same_code_with_an_intact_file_are_averaged(compared, capsys):
     with pytest.raises(UserError, match="no finished runs"):
         compare()
+    runs = [USUAL._replace(run=run) for run in range(4)]
+    folders = [put(run, 100 + run.run, files={"a": str(run.run // 2)}) for run in runs]
+    folders[1].results(20_000).unlink()
+    damaged = folders[2].results(20_000)
+    damaged.write_text("damaged")
+    [lines], _ = compared()
+    assert [(line["runs"], line["NELBO"]) for line in lines] == [("1", "100.00"), ("1", "103.00")]
+    compare()
+    assert str(damaged) in capsys.readouterr().err

@@ -1,27 +1,29 @@
 """Signals that ask the program to end."""
 
 import signal
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from codebase.system.signals import caught_signals
 
 # From people and terminals; from Slurm, if the user wants it; and from the system's soft limit.
-ALL = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+ALL = [getattr(signal, name) for name in (*NAMES, "SIGTERM")]
+
+
+def raise_all():
+    for number in ALL:
+        signal.raise_signal(number)
 
 
 def test_signals_are_collected_inside_the_block_only(stray):
     with pytest.raises(ZeroDivisionError), caught_signals() as caught:
-        for name in (*ALL, "SIGTERM"):
-            signal.raise_signal(signal.Signals[name])
-        assert stray == []
+        raise_all()
+        assert (caught, stray) == (ALL, [])
         raise ZeroDivisionError
-    assert [signal.Signals(number).name for number in caught] == [*ALL, "SIGTERM"]
-    for name in ALL:
-        signal.raise_signal(signal.Signals[name])
-    assert [signal.Signals(number).name for number in stray] == [*ALL]
-    assert len(caught) == 7
+    raise_all()
+    assert (caught, stray) == (ALL, ALL)
 
 
 def test_a_signal_that_is_ignored_stays_ignored(stray):
@@ -36,11 +38,8 @@ def test_only_the_main_thread_handles_signals(stray):
     def collect():
         with caught_signals() as caught:
             signal.raise_signal(signal.SIGTERM)
-        collected.append(caught)
+        return caught
 
-    collected = []
-    thread = threading.Thread(target=collect)
-    thread.start()
-    thread.join()
-    assert collected == [[]]
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(collect).result() == []
     assert stray == [signal.SIGTERM]

@@ -1,9 +1,12 @@
 """Standard output: lines at once, escapes, silence, and the progress of a run."""
 
-import io
 import os
+import re
 import sys
 from contextlib import redirect_stderr
+from functools import partial
+from io import StringIO
+from types import SimpleNamespace
 
 import pytest
 import tqdm
@@ -12,73 +15,53 @@ from conftest import ROOT
 from codebase.system import streams
 from codebase.system.streams import configure_output, flush_output, progress, silenced
 
-# Configures standard output, and then runs the lines in the argument.
-PROGRAM = """
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
+BEGINNING = """
 import sys
-from codebase.system import streams
-from codebase.system.streams import configure_output, flush_output, progress
+from codebase.system.streams import configure_output, flush_output
 configure_output()
-exec(sys.argv[1])
 """
 
 
-@pytest.fixture
-def start_program(start):
-    """Starts PROGRAM with these lines."""
-
-    def start_program(lines, environment=None, **options):
-        usual = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
-        environment = os.environ | usual | (environment or {})
-        return start("-c", PROGRAM, lines, env=environment, **options)
-
-    return start_program
-
-
-def test_each_line_is_written_at_once_with_escapes_for_what_the_encoding_lacks(
-    start_program, tmp_path
-):
+def test_each_line_is_written_at_once_with_escapes_for_what_the_encoding_lacks(start, tmp_path):
     """The program reads its own output while it runs."""
     lines = "print('d\xe4t\xe4'); print(open('output').read(), end='', file=sys.stderr)"
     with open(tmp_path / "output", "w") as output:
-        process = start_program(lines, {"PYTHONIOENCODING": "ascii"}, stdout=output)
+        environment = ENVIRONMENT | {"PYTHONIOENCODING": "ascii"}
+        process = start("-c", BEGINNING + lines, env=environment, stdout=output)
     assert process.communicate()[1] == "d\\xe4t\\xe4\n"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux")
 @pytest.mark.parametrize(("path", "status"), [("/dev/full", 1), ("/dev/null", 0)])
-def test_the_last_flush_reports_a_full_output(start_program, path, status):
+def test_the_last_flush_reports_a_full_output(start, path, status):
     lines = "print('half a line', end=''); sys.exit(flush_output(0))"
     with open(path, "w") as output:
-        process = start_program(lines, stdout=output)
-    assert process.communicate()[1] == ""
-    assert process.returncode == status
+        process = start("-c", BEGINNING + lines, env=ENVIRONMENT, stdout=output)
+    assert (process.communicate()[1], process.returncode) == ("", status)
 
 
 def test_streams_that_were_closed_before_the_start_are_replaced(monkeypatch):
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, None)
     configure_output()
-    print("anything")
-    print("anything", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        print("anything", file=stream)
     assert flush_output(0) == 0
 
 
 def test_a_silenced_process_prints_nothing_but_raises_errors(capsys):
     with pytest.raises(ZeroDivisionError), silenced():
-        print("anything")
-        print("anything", file=sys.stderr)
+        for stream in (sys.stdout, sys.stderr):
+            print("anything", file=stream)
         raise ZeroDivisionError
     print("again")
     assert capsys.readouterr() == ("again\n", "")
 
 
-@pytest.mark.parametrize(
-    ("place", "interval"), [("file", 30), ("terminal", 0.25), ("notebook", 0.25)]
-)
-def test_a_file_gets_one_line_per_update_and_a_terminal_or_notebook_one_bar(
-    monkeypatch, place, interval
-):
-    stream, imported = io.StringIO(), []
+@pytest.mark.parametrize("place", ["file", "terminal", "notebook"])
+def test_a_file_gets_one_line_per_update_and_a_terminal_or_notebook_one_bar(monkeypatch, place):
+    stream, imported = StringIO(), []
     stream.isatty = lambda: True  # as IDLE's, which has no descriptor
     if place == "terminal":
         stream.fileno = lambda: 99
@@ -91,14 +74,14 @@ def test_a_file_gets_one_line_per_update_and_a_terminal_or_notebook_one_bar(
     with progress(3, 100, 400) as (show, seconds):
         show(200, 543.21)
         show(400, 99.0)
-    assert seconds == interval
+    assert seconds == (30 if place == "file" else 0.25)
     assert imported == ["tqdm.auto" if place == "notebook" else "tqdm"]
-    shown = [line.rstrip() for line in stream.getvalue().splitlines() if "loss=" in line]
-    assert shown[0].startswith("run 3:  50%|") and "| 200/400 [" in shown[0]
-    assert shown[0].endswith("loss=543.2]") and shown[-1].endswith("loss=99.0]")
-    assert "| 400/400 [" in shown[-1]
-    assert ("\r" in stream.getvalue()) == (place != "file")
-    assert place != "file" or stream.getvalue().count("\n") == len(shown) == 2
+    shown = stream.getvalue()
+    first, *_, last = (line.rstrip() for line in shown.splitlines() if "loss=" in line)
+    assert re.fullmatch(r"run 3:  50%\|.*\| 200/400 \[.*loss=543\.2\]", first)
+    assert re.fullmatch(r"run 3: 100%\|.*\| 400/400 \[.*loss=99\.0\]", last)
+    # A bar is redrawn in place.
+    assert ("\r" in shown) == (place != "file") and (shown.count("\n") == 2) == (place == "file")
     monkeypatch.setenv("TQDM_MININTERVAL", "7.5")
     with progress(0, 0, 10) as (_, seconds):
         assert seconds == 7.5  # the user's
@@ -111,12 +94,10 @@ def test_a_terminal_without_rows_gets_lines():
         assert not streams.is_interactive()
 
 
-def test_a_disabled_tqdm_shows_nothing(start_program):
-    """A new process is needed, because tqdm reads the environment when it is imported."""
-    lines = """
-for is_terminal in (True, False):
-    streams.is_interactive = lambda: is_terminal
-    with progress(0, 0, 10) as (show, seconds):
+def test_a_disabled_tqdm_shows_nothing(monkeypatch, capsys):
+    """Its environment variable TQDM_DISABLE changes this default when it is imported."""
+    tqdm_disabled = SimpleNamespace(tqdm=partial(tqdm.tqdm, disable=True))
+    monkeypatch.setattr(streams, "import_module", lambda _: tqdm_disabled)
+    with progress(0, 0, 10) as (show, _):
         show(5, 1.0)
-"""
-    assert start_program(lines, {"TQDM_DISABLE": "1"}).communicate() == ("", "")
+    assert capsys.readouterr().err == ""
