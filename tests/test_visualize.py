@@ -27,17 +27,11 @@ def shown(monkeypatch):
     plt.close("all")
 
 
-@pytest.mark.parametrize(
-    ("options", "count", "rows", "columns", "title"),
-    [
-        ({"num_samples": 5, "grid_size": (2, 3)}, 5, 2, 3, "a model"),
-        ({"title": "a run"}, 200, 10, 20, "a run"),
-    ],
-)
-def test_samples_are_shown_row_by_row_without_a_path(shown, options, count, rows, columns, title):
-    visualize_samples(Numbered(name="a model"), **options)
+@pytest.mark.parametrize("count, rows, columns, title", [(5, 2, 3, None), (200, 10, 20, "a run")])
+def test_samples_are_shown_row_by_row_without_a_path(shown, count, rows, columns, title):
+    visualize_samples(Numbered(name="a model"), count, (rows, columns), title=title)
     assert shown == [[1]]
-    assert title in plt.gcf().get_suptitle()
+    assert (title or "a model") in plt.gcf().get_suptitle()
     (axes,) = plt.gcf().axes
     grid = cells(axes, rows, columns).flatten(0, 1)
     assert number(grid[:count]).tolist() == list(range(count))
@@ -46,7 +40,7 @@ def test_samples_are_shown_row_by_row_without_a_path(shown, options, count, rows
 
 def test_both_z_and_x_are_sampled(shown):
     """The decoder makes each pixel of a block black with p = z / 8 + 1/2 for z ~ N(0, 1)."""
-    visualize_samples(known_model(normal(1, 3)))
+    visualize_samples(known_model(normal(1, 3)))  # by default, two hundred
     (axes,) = plt.gcf().axes
     grid = cells(axes, 10, 20, dpi=300).flatten(0, 1)
     assert ((grid < 0.1) | (grid > 0.9)).float().mean() > 0.99
@@ -56,17 +50,15 @@ def test_both_z_and_x_are_sampled(shown):
     assert share.var() == pytest.approx(1 / 64 + (1 / 4 - 1 / 64) / 16, rel=0.25)
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(10, 20), (2, 3)])
+@pytest.mark.parametrize("rows, columns", [(10, 20), (2, 3)])
 def test_samples_are_written_without_a_window_and_fill_the_width(tmp_path, shown, rows, columns):
     path = tmp_path / "samples.png"
     visualize_samples(Numbered(), rows * columns, (rows, columns), path)
     picture = plt.imread(path)[..., 0] < 0.5
     assert picture.shape[1] == 1600
     assert picture[:60].any()  # the title
-    assert picture[len(picture) // 5 :].any(0)[80:-80].mean() > 0.2
-    assert picture[len(picture) // 5 :].any(0).nonzero()[0][[0, -1]] == pytest.approx(
-        [0, 1599], abs=120
-    )
+    columns_with_ink = picture[len(picture) // 5 :].any(0).nonzero()[0]
+    assert columns_with_ink[[0, -1]] == pytest.approx([0, 1599], abs=120)
     assert plt.get_fignums() == shown == []
 
 
