@@ -6,7 +6,7 @@ their probabilities are integrals over a line.
 
 import copy
 import math
-from itertools import pairwise, product
+from itertools import product
 
 import pytest
 import torch
@@ -20,12 +20,6 @@ from codebase.models.vae import VAE
 PIXELS = 6
 IMAGES = torch.tensor(list(product([0.0, 1.0], repeat=PIXELS)), dtype=torch.float64)
 PRIORS = pytest.mark.parametrize("prior", [(0.0, 1.0), (0.5, 0.3)])
-
-STATE = {"z_prior_m": (1,), "z_prior_v": (1,)}
-for network, sizes in {"enc": (784, 300, 300, 20), "dec": (10, 300, 300, 784)}.items():
-    for layer, (inputs, outputs) in enumerate(pairwise(sizes)):
-        STATE[f"{network}.net.{2 * layer}.weight"] = (outputs, inputs)
-        STATE[f"{network}.net.{2 * layer}.bias"] = (outputs,)
 
 
 class Small(nn.Module):
@@ -53,38 +47,34 @@ def small_model(z_dim, prior=(0.0, 1.0)):
     return model.double()
 
 
-def posterior(model, x):
-    m, v = model.enc.encode(x)
+def normal(m, v):
     return Independent(Normal(m, v.sqrt()), 1)
 
 
 def prior_of(model):
-    m, v = (parameter.expand(model.z_dim) for parameter in (model.z_prior_m, model.z_prior_v))
-    return Independent(Normal(m, v.sqrt()), 1)
+    return normal(model.z_prior_m.expand(model.z_dim), model.z_prior_v.expand(model.z_dim))
 
 
 def likelihood(model, z):
     return Independent(Bernoulli(logits=model.dec.decode(z)), 1)
 
 
-def expected_parts(model, x, samples, seed=1):
+def expected_parts(model, x, samples):
     """KL, log p(x | z) and log w, (samples, batch), with the noise of the global generator."""
-    torch.manual_seed(seed)
+    torch.manual_seed(1)
     m, v = model.enc.encode(x)
     z = m + v.sqrt() * torch.randn(samples, len(x), model.z_dim, dtype=torch.float64)
     log_px = likelihood(model, z).log_prob(x)
-    log_w = log_px + prior_of(model).log_prob(z) - posterior(model, x).log_prob(z)
-    return kl_divergence(posterior(model, x), prior_of(model)).mean(), log_px, log_w
+    log_w = log_px + prior_of(model).log_prob(z) - normal(m, v).log_prob(z)
+    return kl_divergence(normal(m, v), prior_of(model)).mean(), log_px, log_w
 
 
 def close(actual, expected):
     torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
 
 
-def close_gradients(model, actual, expected):
-    parameters = [*model.enc.parameters()]
-    found, true = (torch.autograd.grad(value, parameters) for value in (actual, expected))
-    close(found, true)
+def close_gradients(model, *values):
+    close(*(torch.autograd.grad(value, [*model.enc.parameters()]) for value in values))
 
 
 def integrate(model, function):
@@ -100,38 +90,20 @@ def exact_likelihood(model, x):
     return integrate(model, lambda z: likelihood(model, z[:, None]).log_prob(x).exp())
 
 
-def test_the_state_dict_has_the_assignments_names_and_shapes():
-    state = VAE(z_dim=10).state_dict()
-    assert {name: tuple(value.shape) for name, value in state.items()} == STATE
-    foreign = {name: torch.randn(shape) for name, shape in STATE.items()}
-    assert VAE(z_dim=10).load_state_dict(foreign, strict=True)
-
-
 def test_the_default_model_is_the_assignments():
     model = VAE()
     assert (model.name, model.z_dim) == ("vae", 2)
-    assert model.sample_z(3).shape == model.enc.encode(torch.rand(3, 784))[0].shape == (3, 2)
-    model = VAE(nn="v1", name="mine", z_dim=5)
-    assert (model.name, model.z_dim) == ("mine", 5)
     assert model.z_prior_m.tolist() == [0] and model.z_prior_v.tolist() == [1]
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     assert frozen == ["z_prior_m", "z_prior_v"]
-    for images in (
-        model.sample_x(7),
-        model.sample_sigmoid(7),
-        model.sample_x_given(torch.rand(7, 5)),
-    ):
-        assert images.shape == (7, 784)
+    assert len(model.state_dict()) == 2 + 2 * 6  # test_nns.py has the layers
+    assert VAE(name="mine").name == "mine"
 
 
 def test_a_copy_and_a_conversion_keep_the_prior():
-    model, x = VAE(z_dim=3), torch.rand(5, 784).round()
-    twin = copy.deepcopy(model).to(torch.float64)
+    twin = copy.deepcopy(VAE(z_dim=3)).to(torch.float64)
     assert twin.z_prior[0] is twin.z_prior_m and twin.z_prior[1] is twin.z_prior_v
-    assert twin.z_prior_m.dtype == torch.float64
-    assert twin.negative_elbo_bound(x.double())[0].dtype == torch.float64
-    assert twin.sample_x(2).dtype == torch.float64
-    assert model.z_prior_m.dtype == torch.float32
+    assert twin.z_prior_m.dtype == twin.sample_x(2).dtype == torch.float64
 
 
 # Bounds
@@ -145,19 +117,17 @@ def test_the_elbo_and_the_loss_are_kl_plus_reconstruction(prior):
     torch.manual_seed(1)
     with NoReading():
         bound = model.negative_elbo_bound(x)
-    for found, expected in zip(bound, (kl + rec, kl, rec), strict=True):
-        close(found, expected)  # of the same shape, too
+    close(bound, (kl + rec, kl, rec))  # of the same shape, too
     torch.manual_seed(1)
     with NoReading():
         loss, summaries = model.loss(x)
     close(loss, kl + rec)
-    assert list(summaries) == ["train/loss", "gen/elbo", "gen/kl_z", "gen/rec"]
-    for found, expected in zip(summaries.values(), (loss, -(kl + rec), kl, rec), strict=True):
-        close(found, expected)
+    names = ("train/loss", "gen/elbo", "gen/kl_z", "gen/rec")
+    close(summaries, dict(zip(names, (loss, -(kl + rec), kl, rec), strict=True)))
     close_gradients(model, loss, kl + rec)
 
 
-@pytest.mark.parametrize("batch, samples", [(1, 1), (5, 1), (1, 8), (64, 100)])
+@pytest.mark.parametrize("batch, samples", [(5, 1), (1, 8), (64, 100)])
 @PRIORS
 def test_the_iwae_bound_is_the_log_mean_of_the_importance_weights(batch, samples, prior):
     model, x = small_model(3, prior), IMAGES[:batch]
@@ -166,19 +136,8 @@ def test_the_iwae_bound_is_the_log_mean_of_the_importance_weights(batch, samples
     torch.manual_seed(1)
     with NoReading():
         bound = model.negative_iwae_bound(x, samples)
-    for found, expected in zip(bound, (niwae, kl, -log_px.mean()), strict=True):
-        close(found, expected)
+    close(bound, (niwae, kl, -log_px.mean()))
     close_gradients(model, bound[0], niwae)
-
-
-def test_the_iwae_bound_of_a_new_model_is_the_public_graders():
-    """The grader of XCS236 accepts either of two values."""
-    torch.manual_seed(0)
-    x = torch.randint(0, 2, (97, 784)).float()
-    model = VAE(z_dim=10)
-    torch.manual_seed(0)
-    niwae = model.negative_iwae_bound(x, iw=10)[0].item()
-    assert min(abs(niwae - 544.3607), abs(niwae - 544.0493)) < 0.15
 
 
 @PRIORS
@@ -200,23 +159,10 @@ def test_functions_are_called_with_equal_shapes(monkeypatch):
     called = require_equal_shapes(monkeypatch)
     model, x = VAE(z_dim=3), torch.rand(5, 784).round()
     model.loss(x)
+    model.sample_z(7)
     assert called == {*FUNCTIONS} - {"log_normal"}
     model.negative_iwae_bound(x, 4)
     assert called == {*FUNCTIONS}
-    called.clear()
-    model.sample_z(7)
-    assert called == {"sample_gaussian"}
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
-def test_bounds_do_not_wait_for_the_gpu():
-    model, x = VAE(z_dim=3).cuda(), torch.rand(5, 784).round().cuda()
-    model.loss(x)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        model.loss(x)[0].backward()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 # Samples
