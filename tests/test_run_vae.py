@@ -63,7 +63,9 @@ def run(tmp_path_factory, small):
     assert modes == [(False, False)]
     model = VAE(nn="tiny", z_dim=3)
     model.load_state_dict(torch.load(folder.model(30)))
-    return SimpleNamespace(**locals())
+    return SimpleNamespace(
+        trained=trained, loaded=loaded, folder=folder, model=model, results=results
+    )
 
 
 @pytest.mark.slow
@@ -106,34 +108,36 @@ def test_a_run_writes_its_picture_into_its_folder(run, tmp_path):
 
 @pytest.mark.slow
 def test_importance_weighted_bounds_are_printed_and_saved(run, synthetic_images):
-    saved, x = run.results["negative IWAE"], synthetic_images.subset_bits
+    subset, everything = synthetic_images.subset_bits, synthetic_images.test_bits
+    saved = run.results["negative IWAE"]
     assert saved == {
-        str(number): evaluate.negative_iwae(run.model, x, number) for number in (1, 10, 100, 1000)
+        str(number): evaluate.negative_iwae(run.model, subset, number)
+        for number in (1, 10, 100, 1000)
     }
     lines = [
         f"Negative IWAE-{number}: {value:.2f}  (synthetic, 100 test images)"
         for number, value in saved.items()
     ]
     assert lines == lines_with("IWAE", run.trained)[:4] == lines_with("IWAE", run.loaded)
+    bound, error = evaluate.iwae_and_error(run.model, everything, 20)
+    bits, active = bound / 784 / math.log(2), evaluate.active_units(run.model, everything)
+    found = {"bound": bound, "standard error": error, "bits per dimension": bits}
+    found["active units"] = active
+    assert run.results["negative IWAE of all test images"] == {"20": pytest.approx(found)}
+    assert lines_with("Negative IWAE-20: ", run.trained) == [
+        f"Negative IWAE-20: {bound:.2f} ± {error:.2f}  (synthetic, all 300 test images)"
+    ]
+    assert lines_with("Active units: ", run.trained) == [
+        f"Active units: {active} of 3. Bits per dimension: {bits:.4f}"
+    ]
+
+
+@pytest.mark.slow
+def test_the_kl_of_each_dimension_and_the_seconds_are_saved(run):
     of_dimensions = run.results["KL of each latent dimension"]
     assert len(of_dimensions) == 3
     assert sum(of_dimensions) == pytest.approx(run.results["test"]["KL"], rel=1e-4)
     assert run.results["seconds"] > 0
-
-
-@pytest.mark.slow
-def test_importance_weighted_bounds_on_all_images_are_printed_and_saved(run, synthetic_images):
-    (found,) = run.results["negative IWAE of all test images"].values()
-    x = synthetic_images.test_bits
-    bound, error = evaluate.iwae_and_error(run.model, x, 20)
-    assert (found["bound"], found["standard error"]) == (bound, error)
-    assert found["bits per dimension"] == pytest.approx(bound / 784 / math.log(2))
-    assert found["active units"] == evaluate.active_units(run.model, x)
-    for line in (
-        "Negative IWAE-20: {bound:.2f} ± {standard error:.2f}  (synthetic, all 300 test images)",
-        "Active units: {active units} of 3. Bits per dimension: {bits per dimension:.4f}",
-    ):
-        assert line.format(**found) in run.trained.stdout.splitlines()
 
 
 @pytest.mark.slow
@@ -205,9 +209,7 @@ def test_auto_trains_on_synthetic_digits_without_a_network(run_vae, small):
     Path("data", "MNIST").write_text("a file")
     finished = run_vae(*small, "--dataset", "auto")
     assert finished.returncode == 0, finished.stderr
-    assert finished.stderr.count("Warning: ") == 1
-    assert "--data_dir" in finished.stderr and "Traceback" not in finished.stderr
-    assert all("(synthetic, " in line for line in lines_with("NELBO", finished))
+    assert finished.stderr.count("Warning: ") == 1 and "--data_dir" in finished.stderr
     # The run's name has the data set, so that the model is not measured on MNIST later.
     assert [path.name for path in Path("checkpoints").glob("model*")] == [RUN.path.name]
 
