@@ -77,17 +77,12 @@ def close_gradients(model, *values):
     close(*(torch.autograd.grad(value, [*model.enc.parameters()]) for value in values))
 
 
-def integrate(model, function):
-    """The expectation of function(z), z (n, 1), under the prior, by the trapezoidal rule."""
+def exact_likelihood(model, x):
+    """p(x) for each row of x: the expectation of p(x | z), by the trapezoidal rule."""
     m, s = model.z_prior_m.item(), model.z_prior_v.sqrt().item()
     z = torch.linspace(m - 9 * s, m + 9 * s, 1001, dtype=torch.float64)[:, None]
     weights = prior_of(model).log_prob(z).exp() * 18 * s / 1000
-    return torch.tensordot(weights, function(z), 1)
-
-
-def exact_likelihood(model, x):
-    """p(x) for each row of x."""
-    return integrate(model, lambda z: likelihood(model, z[:, None]).log_prob(x).exp())
+    return weights @ likelihood(model, z[:, None]).log_prob(x).exp()
 
 
 def test_the_default_model_is_the_assignments():
@@ -201,14 +196,11 @@ def test_images_are_sampled_with_their_exact_probability(prior):
 
 
 @PRIORS
-def test_pixel_probabilities_are_those_of_the_decoder(prior):
+def test_pixel_probabilities_are_those_of_the_decoder_at_sampled_latents(prior):
     model = small_model(1, prior).requires_grad_(False)
-    z = torch.linspace(-3, 3, 9).double()[:, None]
+    torch.manual_seed(1)
+    z = model.sample_z(9)
     logits = z * model.dec.logits.weight[:, 0] + model.dec.logits.bias
     close(model.compute_sigmoid_given(z), 1 / (1 + (-logits).exp()))
-    p = model.sample_sigmoid(40_000)
-    for power in (1, 2):
-        mean = integrate(model, lambda z: model.compute_sigmoid_given(z) ** power)  # noqa: B023
-        error = (p**power).std(0) / math.sqrt(len(p))
-        assert ((p**power).mean(0) - mean).abs().max() < 5 * error.max()
-    assert len(p[:, 0].unique()) == len(p)
+    torch.manual_seed(1)
+    close(model.sample_sigmoid(9), model.compute_sigmoid_given(z))
