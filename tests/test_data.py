@@ -103,18 +103,3 @@ def test_binarize_samples_each_pixel_with_its_probability():
     assert score.abs().max() < 5
     assert abs(score.mean()) < 4 / math.sqrt(254)
     assert abs((score * (p - 0.5) * math.sqrt(12)).mean()) < 4 / math.sqrt(254)
-
-
-def test_binarize_samples_pixels_independently_by_the_global_generator():
-    """The seed of a step then determines its pixels."""
-    pixels = torch.full((2, 2000, 60), 127, dtype=torch.uint8)
-    torch.manual_seed(1)
-    first, second = data.binarize(pixels), data.binarize(pixels)
-    assert not torch.equal(first, second)
-    torch.manual_seed(1)
-    assert torch.equal(first, data.binarize(pixels))
-    signs = 2 * first.view(4000, 60) - 1
-    for matrix in (signs, signs.T):
-        products = matrix.T @ matrix / len(matrix)
-        products.fill_diagonal_(0)
-        assert products.abs().max() < 6 / math.sqrt(len(matrix))

@@ -11,7 +11,6 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 from training import CPU, IMAGES, TINY, change_loss, same_parameters
 
 from codebase import evaluate
-from codebase.compute.cuda_graph import TRUSTED_AFTER
 from codebase.compute.processes import Processes
 from codebase.datasets.loading import load
 from codebase.models.vae import VAE
@@ -108,18 +107,6 @@ def test_a_training_step_reads_no_tensor():
     training.take_step(BATCH)
     with NoReading():
         training.take_step(BATCH)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
-def test_a_training_step_does_not_wait_for_the_gpu():
-    training, pixels = Training(TINY, torch.device("cuda")), BATCH.cuda()
-    for _ in range(TRUSTED_AFTER):
-        training.take_step(pixels)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        training.take_step(pixels)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_each_process_has_noise_of_its_own_and_the_weights_of_the_first():
