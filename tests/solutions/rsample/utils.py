@@ -32,8 +32,7 @@ def log_bernoulli_with_logits(x, logits):
 def kl_normal(qm, qv, pm, pv):
     """KL(q || p) of two diagonal Gaussians, summed over the last dim"""
     element_wise = 0.5 * (torch.log(pv) - torch.log(qv) + qv / pv + (qm - pm).pow(2) / pv - 1)
-    kl = element_wise.sum(-1)
-    return kl
+    return element_wise.sum(-1)
 
 
 def duplicate(x, rep):
