@@ -51,36 +51,6 @@ def test_extreme_arguments_have_finite_values_and_gradients(dtype):
     assert all(values.isfinite().all() for values in (value, *gradients))
 
 
-def test_gradients_equal_finite_differences():
-    def check(function, *shapes):
-        inputs = [torch.rand(each, dtype=torch.float64) + 0.1 for each in shapes]
-        assert torch.autograd.gradcheck(function, [each.requires_grad_() for each in inputs])
-
-    def sample_with_fixed_noise(m, v):
-        torch.manual_seed(1)
-        return utils.sample_gaussian(m, v)
-
-    x = torch.rand(3, 4, dtype=torch.float64).round()
-    check(utils.kl_normal, (3, 4), (3, 4), (1,), (1,))
-    check(utils.log_normal, (3, 4), (3, 4), (4,))
-    check(lambda logits: utils.log_bernoulli_with_logits(x, 9 * logits - 5), (3, 4))
-    check(sample_with_fixed_noise, (3, 4), (3, 4))
-    check(utils.gaussian_parameters, (3, 4))
-    check(lambda x: utils.log_mean_exp(x, 0), (3, 4))
-
-
-def test_samples_have_the_moments_of_the_distribution():
-    m, v = torch.tensor([-2.0, 0.0, 3.0]), torch.tensor([0.25, 1.0, 4.0])
-    z = utils.sample_gaussian(m.expand(200_000, 3), v)
-    noise = (z - m) / v.sqrt()
-    # Five standard errors of the first four moments of a standard normal.
-    for power, moment, variance in [(1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)]:
-        error = math.sqrt(variance / len(noise))
-        assert (noise.pow(power).mean(0) - moment).abs().max() < 5 * error
-    correlations = noise.T @ noise / len(noise)
-    assert correlations.fill_diagonal_(0).abs().max() < 5 / math.sqrt(len(noise))
-
-
 @pytest.mark.parametrize("shapes", [((50, 3), (3,)), ((3,), (50, 3)), ((50, 1), (1, 3))])
 def test_samples_of_broadcast_arguments_have_independent_noise(shapes):
     m, v = torch.zeros(1).expand(shapes[0]), torch.ones(1).expand(shapes[1])
