@@ -30,8 +30,7 @@ def lines_with(words, finished):
 
 def sentence_of(finished, status):
     """The sentence with which the command failed."""
-    assert finished.returncode == status, finished.stderr
-    assert "Traceback" not in finished.stderr
+    assert finished.returncode == status and "Traceback" not in finished.stderr, finished.stderr
     sentence = finished.stderr.splitlines()[-1]
     assert sentence.startswith("run_vae.py: ")
     return sentence
