@@ -110,12 +110,19 @@ def test_the_columns_and_keys_of_the_files_are_explained(run_vae, small):
     results = json.loads((folder / "results-00001.json").read_text())
     report_runs([Settings(**settings["settings"])], {})
     compare()
-    tables = [folder / "metrics.csv", *CHECKPOINTS.glob("*.csv")]
-    assert len(tables) == 3
-    columns = {name for table in tables for name in next(csv.reader(table.open()))}
-    names = {*settings, *settings["settings"], *settings["starts"][0], *results, *columns}
+    (several,) = CHECKPOINTS.glob("*steps=1.csv")
+    tables = (folder / "metrics.csv", several, CHECKPOINTS / "compare.csv")
+    metrics, of_several, compared = (next(csv.reader(table.open())) for table in tables)
     page = TEXTS[ROOT / "docs" / "files.md"].replace("IWAE-5000", "IWAE-2")
-    assert {name.removesuffix(" deviation") for name in names} <= {*SPAN.findall(page)}
+    sections = dict(section.split("\n", 1) for section in page.split("\n## "))
+    for heading, names in (
+        ("metrics.csv", metrics),
+        ("settings.json", {**settings, **settings["settings"], **settings["starts"][0]}),
+        ("results-NNNNN.json", results),
+        ("The CSV of several runs", of_several),
+        ("compare.csv", [name.removesuffix(" deviation") for name in compared]),
+    ):
+        assert {*names} <= {*SPAN.findall(sections[heading])}
 
 
 def test_the_changes_begin_with_this_version():
