@@ -188,14 +188,14 @@ def test_a_measurement_is_in_evaluation_mode_and_changes_neither_modes_nor_stati
         network.append(nn.BatchNorm1d(network[-1].out_features)).append(nn.Dropout(0.5))
     for _ in range(50):
         model.loss(torch.rand(20, 784).round())
-    model.enc.net[-2].eval()
+    model.dec.net[-1].eval()
     modes = [module.training for module in model.modules()]
     before = copy.deepcopy(model.state_dict())
     for measure in (
         lambda model: evaluate.bounds(model, x, 3),
         lambda model: evaluate.negative_iwae(model, x, 7),
         lambda model: evaluate.kl_of_dimensions(model, x).tolist(),
-        lambda model: evaluate.active_units(model, 100 * x),
+        lambda model: evaluate.active_units(model, x),
         # A single sample has no batch statistics.
         lambda model: visualize_samples(model, 1, (1, 1), save_path=tmp_path / "one.png"),
     ):
