@@ -151,8 +151,7 @@ def start(tmp_path):
     """Start Python programs in an empty folder; those that still run at the end are killed."""
     started = []
 
-    def usual_signals() -> None:
-        """Give signals their default actions, because a program inherits ignored signals."""
+    def usual_signals() -> None:  # A program would inherit ignored signals.
         for number in ENDING:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
@@ -187,9 +186,5 @@ def fixed_seed():
 
 
 def pytest_sessionfinish():
-    """Leave out all living objects when pytest collects garbage at the end.
-
-    On a busy machine that can take longer than the five seconds after which execnet interrupts a
-    worker.
-    """
+    """Spare a busy machine the last garbage collection: execnet waits only five seconds for it."""
     gc.freeze()

@@ -1,7 +1,5 @@
 """Versions of the student's functions that accept only arguments of equal shape."""
 
-import inspect
-
 from codebase import utils
 
 FUNCTIONS = ("sample_gaussian", "kl_normal", "log_normal", "log_bernoulli_with_logits")
@@ -13,8 +11,7 @@ def require_equal_shapes(monkeypatch) -> set[str]:
 
     def strict(function):
         def call(*arguments, **named):
-            tensors = inspect.signature(function).bind(*arguments, **named).arguments.values()
-            shapes = {tuple(tensor.shape) for tensor in tensors}
+            shapes = {tuple(tensor.shape) for tensor in (*arguments, *named.values())}
             assert len(shapes) == 1, f"{function.__name__} was called with the shapes {shapes}"
             called.add(function.__name__)
             return function(*arguments, **named)

@@ -41,19 +41,12 @@ def test_help_shows_every_default_and_fits_into_the_terminal(run_vae, monkeypatc
     [
         ("z", ["0", "1001", "ten", "9" * 5000, "1.5"], "1 to 1000,"),
         ("iter_max", ["0", "1.5", "1e99", "nan", "inf"], "1 to 1000000000,"),
-        ("iter_save", ["-1", "0"], "1 to"),
-        ("run", ["-1", "-1.0"], "0 to"),
-        ("batch_size", ["0"], "1 to"),
+        *[(name, ["-1", "0"], "1 to") for name in ("iter_save", "batch_size", "runs")],
+        *[(name, ["-1", "-1.0"], "0 to") for name in ("run", "valid", "iwae", "jobs", "kl_weight")],
+        *[(name, ["2"], "0 to 1,") for name in ("resume", "compare", "explorer", "cuda_graph")],
         ("train", ["yes", "3"], "0 to 2,"),
         ("lr", ["0", "nan", "1e999"], "1e-09 to"),
         ("lr_schedule", ["cosine"], "constant or linear,"),
-        ("kl_weight", ["-0.1"], "0 to"),
-        ("valid", ["-1"], "0 to"),
-        ("iwae", ["-1"], "0 to"),
-        ("runs", ["0"], "1 to"),
-        ("jobs", ["-1"], "0 to"),
-        ("resume", ["2"], "0 to 1,"),
-        ("compare", ["2"], "0 to 1,"),
         ("figures", ["2", "png"], "pdf"),
         ("dataset", ["cifar"], "auto or mnist or fashion"),
         ("nn", ["v0", "v1x"], "v1"),
@@ -70,33 +63,28 @@ def test_a_wrong_value_is_answered_with_what_is_known(capsys, option, values, kn
         assert known in errors and repr(value) in errors
 
 
+def test_a_whole_number_may_have_an_exponent_or_a_decimal_point():
+    for text, value in (("2e4", 20000), ("10.0", 10), ("0.5e1", 5), ("1000000000", 10**9)):
+        parsed = parse_arguments(["--iter_max", text]).iter_max
+        assert (parsed, type(parsed)) == (value, int)
+
+
 @pytest.mark.parametrize(
-    ("text", "value"), [("2e4", 20000), ("10.0", 10), ("0.5e1", 5), ("1", 1), ("1000000000", 10**9)]
+    ("meant", "typed"),
+    [
+        ("run", "--seed --seeds"),
+        ("iter_max", "--steps=9 --max-steps --epochs --num_epochs --iter"),
+        ("lr", "--learning-rate"),
+        ("lr_schedule", "--lr_scheduler"),
+        ("kl_weight", "--beta --kl --KL"),
+        ("z", "-z --z_dim --latent_dim"),
+        ("device cuda", "--gpu"),
+        ("device cpu", "--cpu --no-cuda"),
+        ("train", "--eval train"),
+        ("nn", "--network"),
+        ("jobs", "--num_workers"),
+    ],
 )
-def test_a_whole_number_may_have_an_exponent_or_a_decimal_point(text, value):
-    parsed = parse_arguments(["--iter_max", text]).iter_max
-    assert (parsed, type(parsed)) == (value, int)
-
-
-MEANT = {
-    "run": "--seed --seeds",
-    "iter_max": "--steps=9 --max-steps --epochs --num_epochs --iter",
-    "lr": "--learning-rate",
-    "lr_schedule": "--lr_scheduler",
-    "batch_size": "--batch",
-    "kl_weight": "--beta --kl --KL",
-    "z": "-z --z_dim --latent_dim",
-    "device cuda": "--gpu",
-    "device cpu": "--cpu --no-cuda",
-    "train 0": "--eval",
-    "train": "train",
-    "iter_save": "--save",
-    "nn": "--network",
-    "jobs": "--num_workers",
-}
-
-
-@pytest.mark.parametrize(("meant", "typed"), MEANT.items())
 def test_an_unknown_argument_is_answered_with_the_one_that_was_meant(capsys, meant, typed):
     for option in typed.split():
         with pytest.raises(SystemExit):
@@ -111,10 +99,8 @@ def test_an_unknown_argument_is_answered_with_the_one_that_was_meant(capsys, mea
     ("typed", "same"),
     [
         *[(f"--{name}", f"--{name}=1") for name in ("compare", "resume", "figures", "explorer")],
-        ("--resume --runs 3", "--resume 1 --runs 3"),
-        ("--iter-max 5 --data-dir=a-b", "--iter_max 5 --data_dir a-b"),
+        ("--iter-max 5 --data-dir=a-b --resume", "--resume 1 --iter_max 5 --data_dir a-b"),
         ("--dataset MNIST --device CUDA:1", "--dataset mnist --device cuda:1"),
-        ("--kl_weight 0", "--kl_weight 0.0"),
     ],
 )
 def test_options_may_be_written_in_several_ways(typed, same):

@@ -5,19 +5,23 @@ import math
 
 import pytest
 import torch
-from conftest import NETWORKS
 from strict import FUNCTIONS, require_equal_shapes
 from torch import nn
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
 from codebase import evaluate, utils
 from codebase.data import Images
-from codebase.models import nns
 from codebase.models.vae import VAE
 from codebase.visualize import visualize_samples
 
 Z_DIM = 3
-PRIOR = Independent(Normal(torch.zeros(Z_DIM), torch.ones(Z_DIM)), 1)
+
+
+def normal(m, v):
+    return Independent(Normal(m, v.sqrt()), 1)
+
+
+PRIOR = normal(torch.zeros(Z_DIM), torch.ones(Z_DIM))
 
 
 class Networks(nn.Module):
@@ -45,17 +49,14 @@ class Networks(nn.Module):
 
     def log_probabilities(self, x, z):
         """log q(z | x) and log p(x | z)."""
-        m, v = self.posterior(x)
-        posterior = Independent(Normal(m, v.sqrt()), 1)
         pixels = Independent(Bernoulli(logits=z @ self.logits), 1)
-        return posterior.log_prob(z), pixels.log_prob(x)
+        return normal(*self.posterior(x)).log_prob(z), pixels.log_prob(x)
 
     def recorded(self):
-        """All images and their latents, one row for each pass of an image, KL and REC."""
+        """The images, one row for each pass of an image, and their KL and REC."""
         x, z = torch.cat(self.images), torch.cat(self.latents)
-        m, v = self.posterior(x)
-        kl = kl_divergence(Independent(Normal(m, v.sqrt()), 1), PRIOR)
-        return x, z, kl, -self.log_probabilities(x, z)[1]
+        kl = kl_divergence(normal(*self.posterior(x)), PRIOR)
+        return x, kl, -self.log_probabilities(x, z)[1]
 
 
 def hashes(x):
@@ -70,31 +71,19 @@ def recording_model():
     return model, model.enc
 
 
-@pytest.fixture(scope="module")
-def images():
-    """A thousand test images, all different."""
-    generator = torch.Generator().manual_seed(3)
-    labels = torch.arange(10, dtype=torch.uint8).repeat(100)
-    pixels = torch.randint(256, (1000, 784), dtype=torch.uint8, generator=generator)
-    return Images("some", pixels, pixels, labels)
-
-
 # The bounds.
 
 
-@pytest.mark.parametrize(
-    "n, passes", [(100, 25), (1, 100), (1, 1), (7, 300), (333, 10), (999, 2), (1000, 2), (2500, 2)]
-)
+@pytest.mark.parametrize("n, passes", [(100, 25), (1, 1), (7, 300), (333, 10), (2500, 2)])
 def test_bounds_are_the_mean_over_all_images_and_passes(n, passes):
     """Several passes may be computed at once, or one pass in parts."""
     model, networks = recording_model()
     images = torch.rand(n, 784).round()
     bounds = evaluate.bounds(model, images, passes)
-    x, _, kl, rec = networks.recorded()
+    x, kl, rec = networks.recorded()
     assert torch.equal(hashes(x).sort().values, hashes(images).repeat(passes).sort().values)
     kl, rec = kl.mean().item(), rec.mean().item()
     assert bounds[:3] == pytest.approx((kl + rec, kl, rec), rel=1e-4)
-    assert all(isinstance(value, float) for value in bounds)
     assert max(map(len, networks.images)) <= 1000  # memory stays small
     assert len(networks.images) <= passes * math.ceil(n / 100)  # the groups are not too small
 
@@ -104,12 +93,14 @@ def test_the_standard_error_is_that_of_single_images():
     images = torch.rand(2500, 784).round()
     images[1250:] *= torch.rand(1250, 784).round()  # the halves differ, as those of MNIST do
     bounds = evaluate.bounds(model, images)
-    _, _, kl, rec = networks.recorded()
+    _, kl, rec = networks.recorded()
     assert bounds.error == pytest.approx((kl + rec).std().item() / 50, rel=0.5)
     assert math.isnan(evaluate.bounds(model, images[:1]).error)
 
 
-def test_the_subset_has_100_passes_and_the_other_images_have_one(images):
+def test_the_subset_has_100_passes_and_the_other_images_have_one():
+    pixels = torch.randint(256, (1000, 784), dtype=torch.uint8)
+    images = Images("some", pixels, pixels, torch.arange(10, dtype=torch.uint8).repeat(100))
     model, networks = recording_model()
     measured = evaluate.measure(model, images)
     subset, everything = images.subset_bits, images.test_bits
@@ -124,16 +115,6 @@ def test_the_subset_has_100_passes_and_the_other_images_have_one(images):
     assert torch.equal(torch.cat([held_out.train, held_out.valid]), images.train)
 
 
-def assert_independent(noise, n):
-    """Check that the noise (n, z) is standard normal and that none of it comes twice."""
-    assert noise.shape == (n, Z_DIM)
-    # Equal samples would differ by rounding only, others differ by about 5 / n.
-    closest = noise.sort(0).values.diff(dim=0)
-    assert (closest < 1e-5).float().mean() < 0.05
-    assert noise.mean(0).abs().max() < 5 / math.sqrt(n)
-    assert (noise.T @ noise / n - torch.eye(Z_DIM)).abs().max() < 5 * math.sqrt(2 / n)
-
-
 @pytest.mark.parametrize("many", ["passes", "samples"])
 def test_every_image_gets_fresh_noise_for_every_pass_and_sample(many):
     model, networks = recording_model()
@@ -145,17 +126,17 @@ def test_every_image_gets_fresh_noise_for_every_pass_and_sample(many):
         evaluate.negative_iwae(model, x, 100)
         x = torch.cat([part.repeat(100, 1) for part in networks.images])
     m, v = networks.posterior(x)
-    assert_independent((torch.cat(networks.latents) - m) / v.sqrt(), 60 * 100)
+    noise = (torch.cat(networks.latents) - m) / v.sqrt()
+    assert noise.shape == (60 * 100, Z_DIM)
+    # Equal samples would differ by rounding only, others differ by about 5 / n.
+    closest = noise.sort(0).values.diff(dim=0)
+    assert (closest < 1e-5).float().mean() < 0.05
 
 
 # Importance-weighted bounds.
 
-SPLITS = pytest.mark.parametrize(
-    "n, iw", [(30, 1), (30, 100), (7, 300), (100, 15), (2500, 1), (4, 1000), (2, 2001)]
-)
 
-
-@SPLITS
+@pytest.mark.parametrize("n, iw", [(30, 100), (7, 300), (100, 15), (2500, 1), (2, 2001)])
 def test_negative_iwae_is_that_of_the_sampled_latents(n, iw):
     """All images have the same weight, however they and their latents are split."""
     model, networks = recording_model()
@@ -169,14 +150,10 @@ def test_negative_iwae_is_that_of_the_sampled_latents(n, iw):
         for image, weights in zip(hashes(x).tolist(), log_w.T, strict=True):
             log_weights.setdefault(image, []).append(weights)
     bounds = [math.log(iw) - torch.cat(parts).logsumexp(0) for parts in log_weights.values()]
-    assert {sum(map(len, parts)) for parts in log_weights.values()} == {iw}
-    assert len(bounds) == n
-    assert isinstance(value, float)
+    assert [sum(map(len, parts)) for parts in log_weights.values()] == [iw] * n
     assert value == pytest.approx(torch.stack(bounds).mean().item(), rel=1e-4)
     # A solution may repeat its images, and 5,000 samples of one do not fit into a cache.
     assert max(map(len, networks.latents)) <= 1000
-    groups = math.ceil(n / min(100, n, max(1, 1000 // iw))) * math.ceil(iw / 1000)
-    assert len(networks.latents) <= 2 * groups
 
 
 def test_the_standard_error_of_an_importance_weighted_bound_is_that_of_single_images(monkeypatch):
@@ -192,7 +169,6 @@ def test_the_standard_error_of_an_importance_weighted_bound_is_that_of_single_im
 
 def test_bounds_repeat_and_leave_the_global_random_state():
     model, x = VAE(z_dim=Z_DIM), torch.rand(50, 784).round()
-    weights = [parameter.clone() for parameter in model.parameters()]
     before = torch.manual_seed(7).get_state()
     first = evaluate.bounds(model, x, 10), evaluate.negative_iwae(model, x, 10)
     assert torch.equal(torch.get_rng_state(), before)
@@ -200,63 +176,45 @@ def test_bounds_repeat_and_leave_the_global_random_state():
     assert (evaluate.bounds(model, x, 10), evaluate.negative_iwae(model, x, 10)) == first
     torch.manual_seed(evaluate.SEED)
     assert model.negative_iwae_bound(x, 10)[0].item() == pytest.approx(first[1], rel=1e-6)
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert all(map(torch.equal, weights, model.parameters()))
 
 
-@pytest.fixture
-def normalized(monkeypatch):
-    """A model in training mode, apart from one frozen layer, with batch statistics of its own."""
-    monkeypatch.setattr(nns, "__path__", [*nns.__path__, str(NETWORKS)])
-    model = VAE(nn="normalized", z_dim=3)
+# What models and functions may rely on.
+
+
+def test_a_measurement_is_in_evaluation_mode_and_changes_neither_modes_nor_statistics(tmp_path):
+    """The model is in training mode, apart from one frozen layer, and has batch statistics."""
+    model, x = VAE(z_dim=3), torch.rand(30, 784).round()
+    for network in (model.enc.net, model.dec.net):
+        network.append(nn.BatchNorm1d(network[-1].out_features)).append(nn.Dropout(0.5))
     for _ in range(50):
         model.loss(torch.rand(20, 784).round())
-    model.enc.net[1].eval()
-    return model
-
-
-@pytest.mark.parametrize(
-    "measure",
-    [
-        lambda model, x: evaluate.bounds(model, x, 3),
-        lambda model, x: evaluate.negative_iwae(model, x, 7),
-        lambda model, x: evaluate.kl_of_dimensions(model, x).tolist(),
-        lambda model, x: evaluate.active_units(model, 100 * x),
-    ],
-)
-def test_a_measurement_is_in_evaluation_mode_and_changes_neither_modes_nor_statistics(
-    normalized, measure
-):
-    x = torch.rand(30, 784).round()
-    modes = [module.training for module in normalized.modules()]
-    before = copy.deepcopy(normalized.state_dict())
-    assert measure(normalized, x) == measure(copy.deepcopy(normalized).eval(), x)
-    assert [module.training for module in normalized.modules()] == modes
-    assert all(torch.equal(before[name], x) for name, x in normalized.state_dict().items())
-
-
-def test_the_modes_are_restored_after_an_error_and_a_picture(normalized, tmp_path):
-    with pytest.raises(ZeroDivisionError), evaluate.evaluation_mode(normalized):
-        assert not normalized.training
+    model.dec.net[-1].eval()
+    modes = [module.training for module in model.modules()]
+    before = copy.deepcopy(model.state_dict())
+    for measure in (
+        lambda model: evaluate.bounds(model, x, 3),
+        lambda model: evaluate.negative_iwae(model, x, 7),
+        lambda model: evaluate.kl_of_dimensions(model, x).tolist(),
+        lambda model: evaluate.active_units(model, x),
+        # A single sample has no batch statistics.
+        lambda model: visualize_samples(model, 1, (1, 1), save_path=tmp_path / "one.png"),
+    ):
+        assert measure(model) == measure(copy.deepcopy(model).eval())
+        assert [module.training for module in model.modules()] == modes
+        assert all(torch.equal(before[name], each) for name, each in model.state_dict().items())
+    with pytest.raises(ZeroDivisionError), evaluate.evaluation_mode(model):
         _ = 1 / 0
-    # A single sample has no batch statistics.
-    visualize_samples(normalized, 1, (1, 1), save_path=tmp_path / "one.png")
-    assert normalized.training and not normalized.enc.net[1].training
+    assert [module.training for module in model.modules()] == modes
 
 
-@pytest.mark.parametrize("prior", [(0.0, 1.0), (0.5, 0.3)])
-def test_the_kl_of_the_dimensions_sums_to_the_kl(prior):
+def test_the_kl_of_the_dimensions_is_that_of_torch_distributions():
     (model, networks), x = recording_model(), torch.rand(50, 784).round()
     with torch.no_grad():
-        model.z_prior_m.fill_(prior[0])
-        model.z_prior_v.fill_(prior[1])
-    each = evaluate.kl_of_dimensions(model, x)
+        model.z_prior_m.fill_(0.5)
+        model.z_prior_v.fill_(0.3)
     m, v = networks.posterior(x)
-    p = Normal(torch.tensor(prior[0]), torch.tensor(prior[1]).sqrt())
-    torch.testing.assert_close(each, kl_divergence(Normal(m, v.sqrt()), p).mean(0))
-    assert each.shape == (Z_DIM,)
-    assert each.sum().item() == pytest.approx(evaluate.bounds(model, x, 1).kl, rel=1e-5)
-    assert not each.requires_grad
+    expected = kl_divergence(Normal(m, v.sqrt()), Normal(0.5, math.sqrt(0.3))).mean(0)
+    torch.testing.assert_close(evaluate.kl_of_dimensions(model, x), expected)
 
 
 def test_a_unit_is_active_if_its_mean_varies_over_the_images():
@@ -270,13 +228,9 @@ def test_a_unit_is_active_if_its_mean_varies_over_the_images():
 
 
 def test_the_functions_of_a_solution_are_called_with_equal_shapes(monkeypatch):
-    model, x = VAE(z_dim=3), torch.rand(50, 784).round()
-
-    def measured():
-        kl = evaluate.kl_of_dimensions(model, x).tolist()
-        return evaluate.bounds(model, x, 30), evaluate.negative_iwae(model, x, 30), kl
-
-    loose = measured()
     called = require_equal_shapes(monkeypatch)
-    assert measured() == loose
+    model, x = VAE(z_dim=3), torch.rand(50, 784).round()
+    for measure in (evaluate.bounds, evaluate.negative_iwae):
+        measure(model, x, 30)
+    evaluate.kl_of_dimensions(model, x)
     assert called == {*FUNCTIONS}

@@ -6,7 +6,7 @@ their probabilities are integrals over a line.
 
 import copy
 import math
-from itertools import pairwise, product
+from itertools import product
 
 import pytest
 import torch
@@ -20,12 +20,6 @@ from codebase.models.vae import VAE
 PIXELS = 6
 IMAGES = torch.tensor(list(product([0.0, 1.0], repeat=PIXELS)), dtype=torch.float64)
 PRIORS = pytest.mark.parametrize("prior", [(0.0, 1.0), (0.5, 0.3)])
-
-STATE = {"z_prior_m": (1,), "z_prior_v": (1,)}
-for network, sizes in {"enc": (784, 300, 300, 20), "dec": (10, 300, 300, 784)}.items():
-    for layer, (inputs, outputs) in enumerate(pairwise(sizes)):
-        STATE[f"{network}.net.{2 * layer}.weight"] = (outputs, inputs)
-        STATE[f"{network}.net.{2 * layer}.bias"] = (outputs,)
 
 
 class Small(nn.Module):
@@ -53,85 +47,58 @@ def small_model(z_dim, prior=(0.0, 1.0)):
     return model.double()
 
 
-def posterior(model, x):
-    m, v = model.enc.encode(x)
+def normal(m, v):
     return Independent(Normal(m, v.sqrt()), 1)
 
 
 def prior_of(model):
-    m, v = (parameter.expand(model.z_dim) for parameter in (model.z_prior_m, model.z_prior_v))
-    return Independent(Normal(m, v.sqrt()), 1)
+    return normal(model.z_prior_m.expand(model.z_dim), model.z_prior_v.expand(model.z_dim))
 
 
 def likelihood(model, z):
     return Independent(Bernoulli(logits=model.dec.decode(z)), 1)
 
 
-def expected_parts(model, x, samples, seed=1):
+def expected_parts(model, x, samples):
     """KL, log p(x | z) and log w, (samples, batch), with the noise of the global generator."""
-    torch.manual_seed(seed)
+    torch.manual_seed(1)
     m, v = model.enc.encode(x)
     z = m + v.sqrt() * torch.randn(samples, len(x), model.z_dim, dtype=torch.float64)
     log_px = likelihood(model, z).log_prob(x)
-    log_w = log_px + prior_of(model).log_prob(z) - posterior(model, x).log_prob(z)
-    return kl_divergence(posterior(model, x), prior_of(model)).mean(), log_px, log_w
+    log_w = log_px + prior_of(model).log_prob(z) - normal(m, v).log_prob(z)
+    return kl_divergence(normal(m, v), prior_of(model)).mean(), log_px, log_w
 
 
 def close(actual, expected):
     torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
 
 
-def close_gradients(model, actual, expected):
-    parameters = [*model.enc.parameters()]
-    found, true = (torch.autograd.grad(value, parameters) for value in (actual, expected))
-    close(found, true)
-
-
-def integrate(model, function):
-    """The expectation of function(z), z (n, 1), under the prior, by the trapezoidal rule."""
-    m, s = model.z_prior_m.item(), model.z_prior_v.sqrt().item()
-    z = torch.linspace(m - 9 * s, m + 9 * s, 1001, dtype=torch.float64)[:, None]
-    weights = prior_of(model).log_prob(z).exp() * 18 * s / 1000
-    return torch.tensordot(weights, function(z), 1)
+def close_gradients(model, *values):
+    close(*(torch.autograd.grad(value, [*model.enc.parameters()]) for value in values))
 
 
 def exact_likelihood(model, x):
-    """p(x) for each row of x."""
-    return integrate(model, lambda z: likelihood(model, z[:, None]).log_prob(x).exp())
-
-
-def test_the_state_dict_has_the_assignments_names_and_shapes():
-    state = VAE(z_dim=10).state_dict()
-    assert {name: tuple(value.shape) for name, value in state.items()} == STATE
-    foreign = {name: torch.randn(shape) for name, shape in STATE.items()}
-    assert VAE(z_dim=10).load_state_dict(foreign, strict=True)
+    """p(x) for each row of x: the expectation of p(x | z), by the trapezoidal rule."""
+    m, s = model.z_prior_m.item(), model.z_prior_v.sqrt().item()
+    z = torch.linspace(m - 9 * s, m + 9 * s, 1001, dtype=torch.float64)[:, None]
+    weights = prior_of(model).log_prob(z).exp() * 18 * s / 1000
+    return weights @ likelihood(model, z[:, None]).log_prob(x).exp()
 
 
 def test_the_default_model_is_the_assignments():
     model = VAE()
     assert (model.name, model.z_dim) == ("vae", 2)
-    assert model.sample_z(3).shape == model.enc.encode(torch.rand(3, 784))[0].shape == (3, 2)
-    model = VAE(nn="v1", name="mine", z_dim=5)
-    assert (model.name, model.z_dim) == ("mine", 5)
     assert model.z_prior_m.tolist() == [0] and model.z_prior_v.tolist() == [1]
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     assert frozen == ["z_prior_m", "z_prior_v"]
-    for images in (
-        model.sample_x(7),
-        model.sample_sigmoid(7),
-        model.sample_x_given(torch.rand(7, 5)),
-    ):
-        assert images.shape == (7, 784)
+    assert len(model.state_dict()) == 2 + 2 * 6  # test_nns.py has the layers
+    assert VAE(name="mine").name == "mine"
 
 
 def test_a_copy_and_a_conversion_keep_the_prior():
-    model, x = VAE(z_dim=3), torch.rand(5, 784).round()
-    twin = copy.deepcopy(model).to(torch.float64)
+    twin = copy.deepcopy(VAE(z_dim=3)).to(torch.float64)
     assert twin.z_prior[0] is twin.z_prior_m and twin.z_prior[1] is twin.z_prior_v
-    assert twin.z_prior_m.dtype == torch.float64
-    assert twin.negative_elbo_bound(x.double())[0].dtype == torch.float64
-    assert twin.sample_x(2).dtype == torch.float64
-    assert model.z_prior_m.dtype == torch.float32
+    assert twin.z_prior_m.dtype == twin.sample_x(2).dtype == torch.float64
 
 
 # Bounds
@@ -145,19 +112,17 @@ def test_the_elbo_and_the_loss_are_kl_plus_reconstruction(prior):
     torch.manual_seed(1)
     with NoReading():
         bound = model.negative_elbo_bound(x)
-    for found, expected in zip(bound, (kl + rec, kl, rec), strict=True):
-        close(found, expected)  # of the same shape, too
+    close(bound, (kl + rec, kl, rec))  # of the same shape, too
     torch.manual_seed(1)
     with NoReading():
         loss, summaries = model.loss(x)
     close(loss, kl + rec)
-    assert list(summaries) == ["train/loss", "gen/elbo", "gen/kl_z", "gen/rec"]
-    for found, expected in zip(summaries.values(), (loss, -(kl + rec), kl, rec), strict=True):
-        close(found, expected)
+    names = ("train/loss", "gen/elbo", "gen/kl_z", "gen/rec")
+    close(summaries, dict(zip(names, (loss, -(kl + rec), kl, rec), strict=True)))
     close_gradients(model, loss, kl + rec)
 
 
-@pytest.mark.parametrize("batch, samples", [(1, 1), (5, 1), (1, 8), (64, 100)])
+@pytest.mark.parametrize("batch, samples", [(5, 1), (1, 8), (64, 100)])
 @PRIORS
 def test_the_iwae_bound_is_the_log_mean_of_the_importance_weights(batch, samples, prior):
     model, x = small_model(3, prior), IMAGES[:batch]
@@ -166,32 +131,15 @@ def test_the_iwae_bound_is_the_log_mean_of_the_importance_weights(batch, samples
     torch.manual_seed(1)
     with NoReading():
         bound = model.negative_iwae_bound(x, samples)
-    for found, expected in zip(bound, (niwae, kl, -log_px.mean()), strict=True):
-        close(found, expected)
+    close(bound, (niwae, kl, -log_px.mean()))
     close_gradients(model, bound[0], niwae)
 
 
-def test_the_iwae_bound_of_a_new_model_is_the_public_graders():
-    """The grader of XCS236 accepts either of two values."""
-    torch.manual_seed(0)
-    x = torch.randint(0, 2, (97, 784)).float()
-    model = VAE(z_dim=10)
-    torch.manual_seed(0)
-    niwae = model.negative_iwae_bound(x, iw=10)[0].item()
-    assert min(abs(niwae - 544.3607), abs(niwae - 544.0493)) < 0.15
-
-
 @PRIORS
-def test_the_bounds_tighten_to_the_exact_likelihood(prior):
+def test_the_iwae_bound_tightens_to_the_exact_likelihood(prior):
     model = small_model(1, prior).requires_grad_(False)
-    model.enc.log_variance.bias.add_(1)  # far from the posterior, so the bounds are loose
-    assert exact_likelihood(model, IMAGES).sum().item() == pytest.approx(1, rel=1e-9)
     exact = -exact_likelihood(model, IMAGES).log().mean().item()
-    often = IMAGES.repeat(300, 1)  # the noise is smaller than the bounds' differences
-    elbo = model.negative_elbo_bound(often)[0].item()
-    loose, tighter, tight = (model.negative_iwae_bound(often, iw)[0].item() for iw in (1, 5, 25))
-    assert loose == pytest.approx(elbo, rel=0.03)
-    assert elbo > tighter + 2 and tighter > tight + 0.2 and tight > exact + 0.02
+    assert model.negative_elbo_bound(IMAGES.repeat(300, 1))[0].item() > exact + 0.1
     assert model.negative_iwae_bound(IMAGES, 2000)[0].item() == pytest.approx(exact, abs=0.01)
 
 
@@ -200,45 +148,20 @@ def test_functions_are_called_with_equal_shapes(monkeypatch):
     called = require_equal_shapes(monkeypatch)
     model, x = VAE(z_dim=3), torch.rand(5, 784).round()
     model.loss(x)
+    model.sample_z(7)
     assert called == {*FUNCTIONS} - {"log_normal"}
     model.negative_iwae_bound(x, 4)
     assert called == {*FUNCTIONS}
-    called.clear()
-    model.sample_z(7)
-    assert called == {"sample_gaussian"}
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
-def test_bounds_do_not_wait_for_the_gpu():
-    model, x = VAE(z_dim=3).cuda(), torch.rand(5, 784).round().cuda()
-    model.loss(x)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        model.loss(x)[0].backward()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 # Samples
 
 
-@PRIORS
-def test_latents_are_sampled_from_the_prior(prior):
-    z = small_model(3, prior).sample_z(20_000)
-    noise = (z - prior[0]) / math.sqrt(prior[1])
-    error = 1 / math.sqrt(len(noise))
-    assert noise.mean(0).abs().max() < 5 * error
-    # All dimensions have variance 1 and are independent, and so are the images.
-    assert (noise.T @ noise / len(noise) - torch.eye(3)).abs().max() < 5 * math.sqrt(2) * error
-    assert len(z.unique()) == z.numel()
-
-
 def assert_sampled(images, probabilities):
     """Check the frequencies of the 64 images among images (n, 6)."""
-    assert images.unique().tolist() == [0, 1]
     index = (images @ (2.0 ** torch.arange(PIXELS - 1, -1, -1)).double()).long()
+    assert torch.equal(IMAGES[index], images)
     counts, expected = index.bincount(minlength=64), len(images) * probabilities
-    assert (counts - expected).abs().max() < 5 * expected.max().sqrt()
     often = expected > 5
     errors = ((counts - expected).square() / expected)[often]
     # Chi-squared, whose variance is twice its mean.
@@ -255,14 +178,12 @@ def test_images_are_sampled_with_their_exact_probability(prior):
 
 
 @PRIORS
-def test_pixel_probabilities_are_those_of_the_decoder(prior):
+def test_pixel_probabilities_are_those_of_the_decoder_at_sampled_latents(prior):
     model = small_model(1, prior).requires_grad_(False)
-    z = torch.linspace(-3, 3, 9).double()[:, None]
+    torch.manual_seed(1)
+    z = model.sample_z(9)
     logits = z * model.dec.logits.weight[:, 0] + model.dec.logits.bias
     close(model.compute_sigmoid_given(z), 1 / (1 + (-logits).exp()))
-    p = model.sample_sigmoid(40_000)
-    for power in (1, 2):
-        mean = integrate(model, lambda z: model.compute_sigmoid_given(z) ** power)  # noqa: B023
-        error = (p**power).std(0) / math.sqrt(len(p))
-        assert ((p**power).mean(0) - mean).abs().max() < 5 * error.max()
-    assert len(p[:, 0].unique()) == len(p)
+    torch.manual_seed(1)
+    close(model.sample_sigmoid(9), model.compute_sigmoid_given(z))
+    assert len(small_model(3, prior).sample_z(9).unique()) == 9 * 3

@@ -11,10 +11,7 @@ def sample_gaussian(m, v):
 
 
 def log_normal(x, m, v):
-    """log N(x | m, v), summed over the last dim
-
-    x: (batch, ..., dim), m: (batch, ..., dim), v: (batch, ..., dim)
-    """
+    """log N(x | m, v), summed over the last dim"""
     element_wise = -0.5 * (torch.log(v) + (x - m) ** 2 / v + np.log(2 * np.pi))
     return element_wise.sum(-1)
 
@@ -35,8 +32,7 @@ def log_bernoulli_with_logits(x, logits):
 def kl_normal(qm, qv, pm, pv):
     """KL(q || p) of two diagonal Gaussians, summed over the last dim"""
     element_wise = 0.5 * (torch.log(pv) - torch.log(qv) + qv / pv + (qm - pm).pow(2) / pv - 1)
-    kl = element_wise.sum(-1)
-    return kl
+    return element_wise.sum(-1)
 
 
 def duplicate(x, rep):

@@ -9,7 +9,6 @@ class VAE(torch.nn.Module):
         super().__init__()
         self.name = name
         self.z_dim = z_dim
-        # Small note: unfortunate name clash with torch.nn
         nn = getattr(nns, nn)
         self.enc = nn.Encoder(self.z_dim)
         self.dec = nn.Decoder(self.z_dim)
@@ -21,14 +20,9 @@ class VAE(torch.nn.Module):
 
     def negative_elbo_bound(self, x):
         qm, qv = self.enc(x)
-        kl = ut.kl_normal(qm, qv, self.z_prior[0], self.z_prior[1])
-        z = ut.sample_gaussian(qm, qv)
-        logits = self.dec(z)
-        rec = -ut.log_bernoulli_with_logits(x, logits)
-
-        kl, rec = torch.mean(kl), torch.mean(rec)
-        nelbo = kl + rec
-        return nelbo, kl, rec
+        kl = torch.mean(ut.kl_normal(qm, qv, *self.z_prior))
+        rec = -torch.mean(ut.log_bernoulli_with_logits(x, self.dec(ut.sample_gaussian(qm, qv))))
+        return kl + rec, kl, rec
 
     def negative_iwae_bound(self, x, iw):
         qm, qv = self.enc(x)
@@ -38,26 +32,19 @@ class VAE(torch.nn.Module):
         qm_iw, qv_iw, x_iw = ut.duplicate(qm, iw), ut.duplicate(qv, iw), ut.duplicate(x, iw)
         z = ut.sample_gaussian(qm_iw, qv_iw)
         log_p_x = ut.log_bernoulli_with_logits(x_iw, self.dec(z))
-        log_p_z = ut.log_normal(z, self.z_prior[0], self.z_prior[1])
-        log_q_z = ut.log_normal(z, qm_iw, qv_iw)
-
-        log_ratio = (log_p_x + log_p_z - log_q_z).reshape(iw, -1)
-        niwae = -ut.log_mean_exp(log_ratio, 0).mean()
-        rec = -log_p_x.mean()
-        return niwae, kl, rec
+        log_ratio = log_p_x + ut.log_normal(z, *self.z_prior) - ut.log_normal(z, qm_iw, qv_iw)
+        niwae = -ut.log_mean_exp(log_ratio.reshape(iw, -1), 0).mean()
+        return niwae, kl, -log_p_x.mean()
 
     def loss(self, x):
         nelbo, kl, rec = self.negative_elbo_bound(x)
-        names = ("train/loss", "gen/elbo", "gen/kl_z", "gen/rec")
-        return nelbo, dict(zip(names, (nelbo, -nelbo, kl, rec), strict=True))
+        return nelbo, {"train/loss": nelbo, "gen/elbo": -nelbo, "gen/kl_z": kl, "gen/rec": rec}
 
     def sample_sigmoid(self, batch):
-        z = self.sample_z(batch)
-        return self.compute_sigmoid_given(z)
+        return self.compute_sigmoid_given(self.sample_z(batch))
 
     def compute_sigmoid_given(self, z):
-        logits = self.dec(z)
-        return torch.sigmoid(logits)
+        return torch.sigmoid(self.dec(z))
 
     def sample_z(self, batch):
         return ut.sample_gaussian(
@@ -65,8 +52,7 @@ class VAE(torch.nn.Module):
         )
 
     def sample_x(self, batch):
-        z = self.sample_z(batch)
-        return self.sample_x_given(z)
+        return self.sample_x_given(self.sample_z(batch))
 
     def sample_x_given(self, z):
         return torch.bernoulli(self.compute_sigmoid_given(z))
