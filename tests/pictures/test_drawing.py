@@ -25,23 +25,17 @@ pytest_plugins = ["drawn"]
 LONG_NAME = "model=vae_nn=v2_z=10_batch_size=500_lr=0.002_lr_schedule=linear_dataset=synthetic"
 
 
-def test_images_are_upright_black_on_white_and_in_order():
+def test_images_are_upright_black_on_white_and_in_order_without_a_frame_and_ticks():
     greys = torch.tensor([0.25, 0.8])[:, None].expand(2, 784)
-    _, (left, right) = new_figure(3, 1, 2)
+    _, (left, right, white) = new_figure(3, 1, 3)
     show_grid(left, from_blocks(bits(torch.arange(5))), 2, 3)
     show_grid(right, greys, 1, 2)
+    show_grid(white, torch.zeros(6, 784), 2, 3)
+    label_cells(white, ["above", "below"], {0: "left"})
     grid = cells(left, 2, 3).flatten(0, 1)
     assert number(grid[:5]).tolist() == [0, 1, 2, 3, 4] and not grid[5].any()
     torch.testing.assert_close(cells(right, 1, 2)[0].flatten(1), greys, rtol=0, atol=0.02)
-
-
-def test_a_grid_without_limits_has_no_frame_and_no_ticks():
-    _, axes = new_figure(3)
-    show_grid(axes, torch.zeros(6, 784), 2, 3)
-    label_cells(axes, ["above", "below"], {0: "left"})
-    assert (seen(axes) == 1).all()
-    marks = [*axes.xaxis.get_ticklines(), *axes.yaxis.get_ticklines()]
-    assert all(mark.get_markersize() == 0 for mark in marks)
+    assert (seen(white) == 1).all()
 
 
 def test_each_image_of_a_grid_with_limits_is_in_the_middle_of_its_cell():
@@ -66,8 +60,8 @@ def test_labels_are_beside_rows_and_below_columns():
     grid = axes.get_window_extent()
     place = {}
     for label in [*axes.get_yticklabels(), *axes.get_xticklabels()]:
-        (x, y), text = label.get_window_extent().get_points().mean(0), label.get_text()
-        place[text] = (x - grid.x0) / grid.width, (grid.y1 - y) / grid.height
+        x, y = label.get_window_extent().get_points().mean(0)
+        place[label.get_text()] = (x - grid.x0) / grid.width, (grid.y1 - y) / grid.height
     for row, name in enumerate(["first", "second"]):
         assert place[name][0] < 0
         assert place[name][1] == pytest.approx((row + 0.5) / 3, abs=0.04)
@@ -97,24 +91,15 @@ def test_points_have_the_colours_of_their_labels_and_one_scale():
     assert axes[2].get_legend() is None
 
 
-@pytest.mark.parametrize(
-    ("ending", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("SVG", b"<?xml")]
-)
-def test_the_ending_of_a_file_decides_its_format(tmp_path, ending, start):
+@pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("a.SVG", b"<?xml")])
+def test_the_ending_of_a_file_decides_its_format(tmp_path, name, start):
     figure, _ = new_figure(3)
-    path = tmp_path / f"picture.{ending}"
-    write_figure(figure, str(path))
-    assert path.read_bytes().startswith(start)
-    assert ending != "png" or plt.imread(path).shape[:2] == (600, 1600)  # 200 dots per inch
-    assert [*tmp_path.iterdir()] == [path]
-
-
-@pytest.mark.parametrize("name", ["picture.pt", "picture"])
-def test_another_ending_is_refused(tmp_path, name):
-    figure, _ = new_figure(3)
-    with pytest.raises(ValueError, match="png"):
-        write_figure(figure, tmp_path / name)
-    assert not list(tmp_path.iterdir())
+    write_figure(figure, str(tmp_path / name))
+    assert (tmp_path / name).read_bytes().startswith(start)
+    for other in ("picture.pt", "picture"):
+        with pytest.raises(ValueError, match="png"):
+            write_figure(figure, tmp_path / other)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("title", ["short", 3 * LONG_NAME])
@@ -125,6 +110,7 @@ def test_a_title_fits_into_the_figure(tmp_path, title):
     (text,) = figure.texts
     assert "".join(text.get_text().split()) == "".join(f"Samples: {title}".split())
     pixels = plt.imread(tmp_path / "picture.png")[..., :3]
+    assert pixels.shape == (600, 1600, 3)  # 200 dots per inch
     above = pixels[: int(600 * (1 - figure.axes[0].get_position().y1)) - 2]
     assert (above < 0.5).any()
     assert (above[:, :5] == 1).all() and (above[:, -5:] == 1).all() and (above[:2] == 1).all()
@@ -141,9 +127,7 @@ from codebase.visualize import visualize_samples
 visualize_samples(VAE(), save_path="samples.png")
 print({"matplotlib.pyplot", "torchvision"} & {*sys.modules})
 """
-    backend = "module://not_installed.backend"
-    process = start(
-        "-c", program, env=os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": backend}
-    )
+    environment = {"PYTHONPATH": str(ROOT), "MPLBACKEND": "module://not_installed.backend"}
+    process = start("-c", program, env=os.environ | environment)
     assert process.communicate() == ("set()\n", "")
     assert [path.name for path in tmp_path.iterdir()] == ["samples.png"]
