@@ -1,8 +1,10 @@
 """A few random images in the formats of the data sets: as files, and as a download."""
 
+import gzip
 import hashlib
 import struct
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,10 +40,12 @@ def random_images(*sizes: int, classes: int = 10) -> list[Tensor]:
     return tensors
 
 
-def write(folder: Path, tensors: list[Tensor], names: tuple[str, ...] = FILES) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def write(folder: Path, tensors: list[Tensor], names: Iterable[str] = FILES) -> None:
+    """Write tensors into files, which are packed if their names end in .gz."""
     for name, values in zip(names, tensors, strict=True):
-        (folder / name).write_bytes(idx(values))
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        content = idx(values)
+        (folder / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
 
 
 def are(images: Images, tensors: list[Tensor]) -> bool:
@@ -76,7 +80,7 @@ def raw(few, tmp_path):
 
 @pytest.fixture
 def downloading(monkeypatch):
-    """Replaces torchvision's download by an action on the folder that it would download to."""
+    """Replaces torchvision's download by an action on the folder, and at first refuses to."""
 
     def replace(action, class_name="MNIST"):
         def dataset(root, train, download, **options):
@@ -87,12 +91,8 @@ def downloading(monkeypatch):
         datasets = SimpleNamespace(**{class_name: dataset})
         monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(datasets=datasets))
 
+    replace(lambda folder: pytest.fail("a download was started"))
     return replace
-
-
-@pytest.fixture
-def no_downloading(downloading):
-    downloading(lambda folder: pytest.fail("a download was started"))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from few import are, files_below, idx, random_images, write
+from few import FILES, are, files_below, idx, random_images, write
 
 from codebase.data import binarize
 from codebase.datasets.loading import load, resolve
@@ -19,18 +19,12 @@ from codebase.system.errors import DownloadError, UserError
 pytest_plugins = "few"
 pytestmark = pytest.mark.usefixtures("few")
 
-EMNIST = tuple(
-    f"emnist-digits-{split}-{kind}-ubyte"
-    for split in ("train", "test")
-    for kind in ("images-idx3", "labels-idx1")
-)
-QMNIST = tuple(
-    f"qmnist-{split}-{kind}"
-    for split in ("train", "test")
-    for kind in ("images-idx3-ubyte", "labels-idx2-int")
-)
+PARTS = [name.replace("t10k", "test") for name in FILES]
+EMNIST = [f"emnist-digits-{part}" for part in PARTS]
+LETTERS = [f"emnist-letters-{part}" for part in PARTS]
+QMNIST = [f"qmnist-{part.replace('idx1-ubyte', 'idx2-int')}" for part in PARTS]
 AMAT = "binarized_mnist_train.amat", "binarized_mnist_valid.amat", "binarized_mnist_test.amat"
-IMAGES, LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
+*_, IMAGES, LABELS = FILES
 
 
 def eight_columns(labels):
@@ -132,11 +126,10 @@ def test_data_with_any_labels_is_trained_on_and_shown(run_vae, monkeypatch, name
     """These have no labels, and the labels 1 to 26."""
     entry = eval(f"{{{shown_in_the_docs(0)}}}", {"Source": Source})
     monkeypatch.setitem(SOURCES, "letters", entry["letters"])
-    tensors = random_images(30, 60, classes=26 if name == "letters" else 10)
+    tensors = random_images(30, 60, classes=26)
+    tensors[3] += 1
     if name == "letters":
-        tensors[3] += 1
-        names = tuple(file.replace("digits", "letters") for file in EMNIST)
-        write(Path("data", "letters"), tensors, names)
+        write(Path("data", "letters"), tensors, LETTERS)
     else:
         write_set(Path("data", "here"), name, tensors)
     arguments = ("--nn", "tiny", "--z", 2, "--batch_size", 5, "--iter_max", 3)
@@ -159,7 +152,7 @@ def test_data_with_any_labels_is_trained_on_and_shown(run_vae, monkeypatch, name
 def test_a_download_leaves_the_unpacked_files_of_the_data_set(tmp_path, monkeypatch, name, files):
     import torchvision  # slow
 
-    tensors, others, done = random_images(6, 4), random_images(2, 2), []
+    tensors, done = random_images(6, 4), []
 
     def download(dataset):
         folder = Path(dataset.raw_folder)
@@ -167,7 +160,7 @@ def test_a_download_leaves_the_unpacked_files_of_the_data_set(tmp_path, monkeypa
         if name == "qmnist" and not done:  # torchvision downloads its two parts separately
             (folder / QMNIST[2]).unlink()
         done.append(name)
-        write(folder, others, tuple(file.replace("digits", "letters") for file in EMNIST))
+        write(folder, random_images(2, 2), LETTERS)
         (folder / f"{files[0]}.gz").touch()
 
     monkeypatch.setattr(getattr(torchvision.datasets, name.upper()), "download", download)
@@ -203,7 +196,6 @@ def zeros(*shape, dtype=torch.uint8):
     [
         (IMAGES, zeros(20, 32, 16), "32 x 16"),
         (IMAGES, zeros(20, 28, 28)[:-1], "promises 15696"),
-        (IMAGES, zeros(20, 28, 28) + b"\0", "promises 15696"),
         (IMAGES, zeros(20, 28, 28, dtype=torch.int32), "images"),
         (IMAGES, zeros(0, 28, 28), "nothing"),
         (IMAGES, zeros(20), "images"),
@@ -211,7 +203,6 @@ def zeros(*shape, dtype=torch.uint8):
         (IMAGES, bytes.fromhex("00000D01 00000001 00000000"), "header"),  # float32
         (IMAGES, b"<html>not found</html>", "header"),
         (IMAGES, b"", "empty"),
-        (IMAGES, b"\0\0\x08\xff" + b"\xff" * 1020, "promises"),
         (LABELS, zeros(20, 28, 28), "labels"),
         (LABELS, zeros(19), "19 labels for 20"),
         (LABELS, zeros(20)[:-1], "promises 28"),
@@ -219,7 +210,6 @@ def zeros(*shape, dtype=torch.uint8):
         (AMAT[1], b"0 1\n" * 784, "larocheh"),
         (AMAT[1], b"0 2 " * 392, "larocheh"),
         (AMAT[1], b"0 0.5 " * 392, "larocheh"),
-        (AMAT[1], b"0 -1 " * 392, "larocheh"),
         (AMAT[1], b"\xff\xfe", "larocheh"),
         (AMAT[1], idx(torch.full((2, 28, 28), 128, dtype=torch.uint8)), "larocheh"),
     ],

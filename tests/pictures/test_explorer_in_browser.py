@@ -20,7 +20,6 @@ pytestmark = pytest.mark.slow
 pytest_plugins = ["drawn"]
 
 TITLE = "z = 10, run 0</script><script>alert('&amp;')</script>"
-CORNER = torch.tensor([0.02, 0.02])  # There is no point in this corner of the map.
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +56,7 @@ def test_the_page_computes_what_pytorch_computes(open_page, images):
     model = other_layers()
     page, exact = open_page(model), deepcopy(model).double()
     x = torch.cat([images.subset_bits[::12], torch.zeros(4, 784), torch.ones(4, 784)]).double()
-    z = torch.randn(len(x), 3).double() * torch.tensor([1, 5, 100]).repeat(6)[: len(x), None]
+    z = torch.randn(len(x), 3).double() * torch.tensor([1, 5, 1000]).repeat(6)[: len(x), None]
     script = """return arguments[0].map((x, i) => {
         const z = Float64Array.from(arguments[1][i]), { m, v } = encode(x), logits = decode(z);
         const parts = [m, v, logits, kl({ m, v }, prior), [rec(x, logits)], logits.map(sigmoid)];
@@ -66,6 +65,7 @@ def test_the_page_computes_what_pytorch_computes(open_page, images):
     results = page.execute_script(script, x.tolist(), z.tolist())
     parts = (torch.tensor(part, dtype=torch.float64) for part in zip(*results, strict=True))
     m, v, logits, kl, rec, means = parts
+    assert logits.abs().max() > 1000  # where exp overflows
     q, p = (Normal(mean, variance.sqrt()) for mean, variance in ((m, v), exact.z_prior))
     near = {"rtol": 1e-7, "atol": 1e-9}  # PyTorch's softplus has an error of 2e-9 at 20.
     torch.testing.assert_close((m, v), exact.enc.encode(x), **near)
@@ -74,10 +74,6 @@ def test_the_page_computes_what_pytorch_computes(open_page, images):
     torch.testing.assert_close(kl, kl_divergence(q, p), **near)
     expected = -Bernoulli(logits=logits).log_prob(x).sum(1, keepdim=True)
     torch.testing.assert_close(rec, expected, rtol=1e-9, atol=0)
-    # A certain pixel costs nothing or its logit, and exp overflows at 1000.
-    certain = [[100, 1], [-100, 0], [1000, 1], [100, 0], [-1000, 1]]
-    costs = values(page, "arguments[0].map(([logit, x]) => rec([x], [logit]))", certain)
-    torch.testing.assert_close(costs, torch.tensor([0.0, 0.0, 0.0, 100.0, 1000.0]))
 
 
 def test_noise_is_standard_normal_and_scaled_by_the_posterior(page):
@@ -148,34 +144,26 @@ def assert_shown(page, model, x):
 
 
 def test_a_chosen_image_is_encoded_and_buttons_move_z(page, model, images):
-    rows = images.subset_indices
-    named = [[float(row), float(images.test_labels[row])] for row in rows]
-    script = "return [...document.querySelectorAll('#gallery input')].map(input => input.ariaLabel)"
-    assert [numbers_in(name) for name in page.execute_script(script)] == named
-    noises = []
-    for i in (37, 99):
-        press(page, image(i))
-        for selector, scale in ((f"{image(i)} canvas", 1), ("#pad", 10)):
-            shown = ink(page, selector).view(28, scale, 28, scale).mean((1, 3)).flatten()
-            assert (shown - images.test[rows[i]] / 255).abs().max() < 0.01
-        assert ink(page, "#bits").equal(images.subset_bits[i]) and index_of(page) == i
-        assert numbers_in(find(page, "#explanation").text) == named[i]
-        assert "sample from the posterior" in source(page)
-        noises.append(noise_of(page, model, images.subset_bits[i]))
-    assert ((noises[0] - noises[1]).abs() > 1e-3).all()  # Each image gets new noise.
+    press(page, image(37))
+    row = images.subset_indices[37]
+    for selector, scale in ((f"{image(37)} canvas", 1), ("#pad", 10)):
+        shown = ink(page, selector).view(28, scale, 28, scale).mean((1, 3)).flatten()
+        assert (shown - images.test[row] / 255).abs().max() < 0.01
+    assert numbers_in(find(page, "#explanation").text) == [row, images.test_labels[row]]
+    noise = noise_of(page, model, images.subset_bits[37])
     find(page, "#gallery :checked").send_keys(Keys.ARROW_LEFT)
-    assert index_of(page) == 98
-    x, before = images.subset_bits[98], z_of(page)
+    x = images.subset_bits[36]
+    assert index_of(page) == 36 and ink(page, "#bits").equal(x)
+    assert ((noise_of(page, model, x) - noise).abs() > 1e-3).all()  # Each image gets new noise.
     words = ("sample from the posterior", "prior", "mean", "origin")
     for button, word in zip(("to-sample", "to-prior", "to-mean", "to-origin"), words, strict=True):
+        before = z_of(page)
         find(page, f"#{button}").send_keys(Keys.ENTER)
         assert word in source(page) and not z_of(page).equal(before)
         # Only a sample from the posterior gives an estimate of the NELBO.
         assert (find(page, "#sum-name").text == "NELBO") == (button == "to-sample")
         assert_shown(page, model, x)
-        before = z_of(page)
-        if button == "to-mean":
-            torch.testing.assert_close(before, model.enc.encode(x)[0], rtol=1e-4, atol=1e-5)
+    assert (before - model.enc.encode(x)[0]).abs().max() < 1e-4  # the posterior mean
     assert z_of(page).equal(torch.zeros(10))
     press(page, "#samples")
     sampled, means = ink(page, "#image"), model.compute_sigmoid_given(torch.zeros(10))
@@ -187,8 +175,6 @@ def test_a_chosen_image_is_encoded_and_buttons_move_z(page, model, images):
     assert (z_of(page) != first).all() and "prior" in source(page)
     assert ink(page, "#prior-samples button:nth-child(10) canvas").equal(ink(page, "#image"))
     assert_shown(page, model, x)
-    press(page, "#prior-samples button")
-    assert z_of(page).equal(first)
 
 
 def test_z_is_in_the_address_and_is_spoken_once_it_rests(page):
@@ -213,11 +199,8 @@ def test_each_slider_shows_and_moves_one_dimension(open_page, images):
     page = open_page(model)
     press(page, image(37))
     x, z = images.subset_bits[37], z_of(page)
-    (m, v), kl, mean_kl = (
-        model.enc.encode(x),
-        kl_of(model, x),
-        kl_of(model, images.test_bits).mean(0),
-    )
+    (m, v), kl = model.enc.encode(x), kl_of(model, x)
+    mean_kl = kl_of(model, images.test_bits).mean(0)
     limit = page.execute_script("return content.limit")
     rows = page.find_elements("css selector", "#dimensions > div")
     parts = ("label", "input", ".number", ".number span", ".bar div", "svg", ".prior", ".posterior")
@@ -225,7 +208,6 @@ def test_each_slider_shows_and_moves_one_dimension(open_page, images):
         label, slider, value, cost, bar, svg, *curves = (
             row.find_element("css selector", part) for part in parts
         )
-        assert label.get_attribute("for") == slider.get_attribute("id")
         assert close(numbers_in(label.text), [i + 1, mean_kl[i]])
         assert close(numbers_in(value.text), [z[i]]) and close(numbers_in(cost.text), [kl[i]])
         spoken = numbers_in(slider.get_attribute("aria-valuetext"))
@@ -242,7 +224,7 @@ def test_each_slider_shows_and_moves_one_dimension(open_page, images):
         slider.send_keys(Keys.HOME + Keys.ARROW_RIGHT * (i + 1))
         before[i] = -limit + 0.05 * (i + 1)
         torch.testing.assert_close(z_of(page), before)
-        assert close(numbers_in(value.text), [before[i]]) and "hand" in source(page)
+    assert "hand" in source(page)
     assert_shown(page, model, x)
 
 
@@ -275,24 +257,14 @@ def test_a_written_digit_is_normalized_and_encoded_with_the_same_noise(page, mod
 # The map, and interpolation
 
 
-@pytest.fixture
-def plane(page):
-    """The origin, directions and points of the map, and the places of the points on it.
-
-    The map has u to the right and v upwards; a place is a pair of shares from the top left.
-    """
-    plane, middle, half = page.execute_script("return [content.plane, middle, half]")
-    points = decoded(plane["points"]).view(-1, 2)
-    places = 0.5 + (points - torch.tensor(middle)) / (2 * half) * torch.tensor([1, -1])
-    directions = torch.stack([*map(decoded, plane["directions"])])
-    return decoded(plane["origin"]), directions, points, places
+def places_on_map(page):
+    """The places of the points on the map, as shares of its width and height."""
+    return torch.tensor(page.execute_script("return points.map(toMap)"))
 
 
-def test_the_map_shows_points_and_a_click_chooses_one(page, plane, model, images):
-    *_, places = plane
+def test_the_map_shows_points_and_a_click_chooses_one(page, model, images):
+    places = places_on_map(page)
     labels, rows = page.execute_script("return [content.labels, content.indices]")
-    assert places.min() > 0 and places.max() < 1
-    assert (places.amax(0) - places.amin(0)).max() > 0.85
     distances = torch.cdist(places, places).fill_diagonal_(torch.inf)
     i = distances.amin(1).argmax().item()  # the point that is farthest from its neighbour
     picture = pixels(page, "#points")
@@ -308,39 +280,38 @@ def test_the_map_shows_points_and_a_click_chooses_one(page, plane, model, images
     torch.testing.assert_close(z_of(page), m, rtol=1e-4, atol=1e-5)
 
 
-def test_mouse_and_keys_move_z_parallel_to_the_plane(page, plane, model):
-    origin, directions, points, places = plane
-    scale = (points[1] - points[0]) / (places[1] - places[0])
+def test_mouse_and_keys_move_z_parallel_to_the_plane(page, model):
+    plane, half = page.execute_script("return [content.plane, half]")
+    points = decoded(plane["points"]).view(-1, 2)
+    origin, directions = decoded(plane["origin"]), torch.stack([*map(decoded, plane["directions"])])
     before, index, cross = z_of(page), index_of(page), find(page, "#cross")
 
     def assert_moved(to):
         moved = z_of(page) - before
         assert (moved - moved @ directions.T @ directions).abs().max() < 1e-4
-        found = places[0] + ((z_of(page) - origin) @ directions.T - points[0]) / scale
-        torch.testing.assert_close(found, to, rtol=0, atol=0.008)
+        assert ((z_of(page) - origin) @ directions.T - to).abs().max() < 0.02 * half
         assert "hand" in source(page) and index_of(page) == index
 
-    mouse(page, "#cross", CORNER, pressed=False)
+    mouse(page, "#cross", (0.02, 0.02), pressed=False)  # There is no point in this corner.
     preview = ink(page, "#tip canvas")
     assert "decoded" in find(page, "#tip").text and z_of(page).equal(before)
-    mouse(page, "#cross", CORNER)
-    assert_moved(CORNER)
+    mouse(page, "#cross", (0.02, 0.02))
     assert (preview - model.compute_sigmoid_given(z_of(page))).abs().max() < 0.02
-    mouse(page, "#cross", CORNER, places[0])  # The end of a drag is no click, not even on a point.
-    assert_moved(places[0])
-    cross.send_keys(Keys.ARROW_RIGHT * 3 + Keys.ARROW_UP * 2 + Keys.ARROW_LEFT + Keys.ARROW_DOWN)
-    assert_moved(places[0] + torch.tensor([2, -1]) / 50)
+    # The end of a drag is no click, not even on a point.
+    mouse(page, "#cross", (0.02, 0.02), places_on_map(page)[0])
+    assert_moved(points[0])
+    cross.send_keys(Keys.ARROW_RIGHT * 7 + Keys.ARROW_UP * 9 + Keys.ARROW_LEFT + Keys.ARROW_DOWN)
+    assert_moved(points[0] + torch.tensor([6, 8]) / 25 * half)
     nearest = (points - (z_of(page) - origin) @ directions.T).norm(dim=1).argmin()
     cross.send_keys(Keys.ENTER)
-    assert index_of(page) == nearest and "mean" in source(page)
+    assert index_of(page) == nearest
     cross.send_keys(Keys.CONTROL + Keys.ARROW_LEFT)  # Commands are left to the browser.
     assert "mean" in source(page)
     cross.send_keys(Keys.TAB)
     assert page.switch_to.active_element != cross
 
 
-def test_the_line_from_a_to_b_interpolates(page, plane, model, images):
-    *_, places = plane
+def test_the_line_from_a_to_b_interpolates(page, model, images):
     for i, end in ((5, "a"), (95, "b")):
         press(page, image(i), f"#take-{end}")
         row = images.subset_indices[i]
@@ -359,7 +330,8 @@ def test_the_line_from_a_to_b_interpolates(page, plane, model, images):
     for key, share in ((Keys.END, 1), (Keys.HOME, 0), (Keys.ARROW_RIGHT * 30, 0.3)):
         slider.send_keys(key)
         assert_between(share)
-    mouse(page, "#cross", *(torch.lerp(places[5], places[95], share) for share in (0.7, 0.2)))
+    start, end = places_on_map(page)[[5, 95]]
+    mouse(page, "#cross", torch.lerp(start, end, 0.7), torch.lerp(start, end, 0.2))
     assert_between(0.2, within=0.02)
     assert float(slider.get_attribute("value")) == pytest.approx(0.2, abs=0.02)
     page.execute_script("interpolate(0.9)")
@@ -379,13 +351,12 @@ def test_the_line_from_a_to_b_interpolates(page, plane, model, images):
 
 def test_the_page_fits_a_phone_at_night_and_names_its_controls(page):
     assert find(page, "#title").text == TITLE and page.title.startswith(TITLE)
-    controls = "button, input:not([name='test-image']), [role='img'], [tabindex]"
-    for element in page.find_elements("css selector", controls):
+    for element in page.find_elements("css selector", "button, input, [role='img'], [tabindex]"):
         assert element.accessible_name, element.get_attribute("id")
     phone = {"width": 390, "height": 900, "deviceScaleFactor": 2, "mobile": True}
-    night = [{"name": "prefers-color-scheme", "value": "dark"}]
+    night = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
-    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": night})
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", night)
     script = "return element('cross').width === 2 * element('cross').clientWidth"
     wait_for(lambda: page.execute_script(script), minutes=1)
     assert page.execute_script("return document.documentElement.scrollWidth") <= 390
