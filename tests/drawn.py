@@ -103,11 +103,10 @@ def normal(n: int, z: int) -> Tensor:
 def random_model(z_dim: int) -> VAE:
     """Make an untrained model with varied images and posteriors."""
     torch.manual_seed(0)
-    model = VAE(z_dim=z_dim)
-    with torch.no_grad():
-        for parameter in [*model.enc.parameters(), *model.dec.parameters()]:
-            parameter.mul_(2)
-        model.enc.net[4].bias[0] -= 6  # far from the prior
+    model = VAE(z_dim=z_dim).requires_grad_(False)
+    for parameter in [*model.enc.parameters(), *model.dec.parameters()]:
+        parameter.mul_(2)
+    model.enc.net[4].bias[0] -= 6  # far from the prior
     return rounded(model)
 
 
@@ -118,17 +117,17 @@ def other_layers() -> VAE:
     layers = nn.Linear(784, 7), nn.ELU(0.5), nn.Linear(7, 5), nn.ELU(2.0)
     model.enc.net = nn.Sequential(*layers, nn.Linear(5, 6, bias=False))
     model.dec.net = nn.Sequential(nn.Linear(3, 784))
-    with torch.no_grad():
-        model.enc.net[0].weight.mul_(5)
-        model.dec.net[0].weight.mul_(3)
-        model.z_prior_m.fill_(0.5)
-        model.z_prior_v.fill_(2.0)
+    model.requires_grad_(False)
+    model.enc.net[0].weight.mul_(5)
+    model.dec.net[0].weight.mul_(3)
+    model.z_prior_m.fill_(0.5)
+    model.z_prior_v.fill_(2.0)
     return rounded(model)
 
 
 def rounded(model: VAE) -> VAE:
     """Round the weights to 16 bits, so that the explorer page computes with the same ones."""
-    for layer in model.requires_grad_(False).modules():
+    for layer in model.modules():
         if isinstance(layer, nn.Linear):
             step = layer.weight.abs().max() / (2**15 - 1)
             layer.weight.copy_((layer.weight / step).round() * step)
