@@ -55,7 +55,7 @@ def test_a_download_does_not_use_standard_output_or_wait_forever(tmp_path, downl
     ((timeout, folder),) = seen
     assert timeout != 7 and 5 <= timeout <= 60
     assert capsys.readouterr() == ("", "100%\n")
-    # If the process is killed now, nothing remains in the data folder.
+    # If the download is interrupted now, nothing remains in the data folder.
     assert tmp_path not in folder.parents
 
 
@@ -86,14 +86,3 @@ def test_a_download_without_torchvision_is_refused(tmp_path, few, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(DownloadError, match="torchvision"):
         load("mnist", tmp_path)
-
-
-def test_an_interrupted_download_leaves_no_file(tmp_path, few, downloading):
-    def interrupt(folder):
-        write(folder, few)
-        raise KeyboardInterrupt
-
-    downloading(interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        load("auto", tmp_path)
-    assert files_below(tmp_path) == []

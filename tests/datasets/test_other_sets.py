@@ -53,24 +53,39 @@ def write_set(folder: Path, name: str, tensors: list[torch.Tensor]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fashion", "kmnist", "qmnist", "emnist"])
-def test_a_data_set_is_read_as_torchvision_reads_it(tmp_path, name):
+@pytest.mark.parametrize(
+    "name, files", [("fashion", FILES), ("kmnist", FILES), ("qmnist", QMNIST), ("emnist", EMNIST)]
+)
+def test_a_data_set_is_downloaded_and_read_as_torchvision_reads_it(
+    tmp_path, monkeypatch, name, files
+):
     import torchvision  # slow
 
-    tensors = random_images(30, 20)
-    class_name = {"fashion": "FashionMNIST"}.get(name, name.upper())
-    raw = tmp_path / class_name / "raw"
-    write_set(raw, name, tensors)
-    options = {"split": "digits"} if name == "emnist" else {}
-    theirs = getattr(torchvision.datasets, class_name)(tmp_path, train=False, **options)
+    tensors, done, source = random_images(30, 20), [], SOURCES[name]
+    dataset = getattr(torchvision.datasets, source.folder)
+
+    def download(dataset):
+        folder = Path(dataset.raw_folder)
+        write_set(folder, name, tensors)
+        if name == "qmnist" and not done:  # torchvision downloads its two parts separately
+            (folder / QMNIST[2]).unlink()
+        done.append(name)
+        if name == "emnist":  # Its archive also has other sets.
+            write(folder, random_images(2, 2), LETTERS)
+        (folder / f"{files[0]}.gz").touch()
+
+    monkeypatch.setattr(dataset, "download", download)
     images = load(name.upper(), tmp_path)
-    upright = theirs.data.mT if name == "emnist" else theirs.data
-    assert torch.equal(images.test.view(-1, 28, 28), upright)
-    targets = theirs.targets[:, 0] if name == "qmnist" else theirs.targets
-    assert torch.equal(images.test_labels, targets)
     assert images.name == name and are(images, tensors)
-    raw.rename(tmp_path / "folder")
+    theirs = dataset(tmp_path, train=False, **source.options)
+    upright = theirs.data.mT if name == "emnist" else theirs.data
+    targets = theirs.targets[:, 0] if name == "qmnist" else theirs.targets
+    assert torch.equal(images.test.view(-1, 28, 28), upright)
+    assert torch.equal(images.test_labels, targets)
+    monkeypatch.delattr(torchvision.datasets, source.folder)  # It is not needed any more.
+    (tmp_path / source.folder / "raw").rename(tmp_path / "folder")
     assert are(load(name, tmp_path), tensors)
+    assert files_below(tmp_path) == sorted(files)
 
 
 def test_data_sets_with_the_same_file_names_are_told_apart_by_their_folders(
@@ -144,30 +159,7 @@ def test_data_with_any_labels_is_trained_on_and_shown(run_vae, monkeypatch, name
     assert dataset_title(name) in (folder / "explorer.html").read_text()
 
 
-# Downloads
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name, files", [("qmnist", QMNIST), ("emnist", EMNIST)])
-def test_a_download_leaves_the_unpacked_files_of_the_data_set(tmp_path, monkeypatch, name, files):
-    import torchvision  # slow
-
-    tensors, done = random_images(6, 4), []
-
-    def download(dataset):
-        folder = Path(dataset.raw_folder)
-        write_set(folder, name, tensors)
-        if name == "qmnist" and not done:  # torchvision downloads its two parts separately
-            (folder / QMNIST[2]).unlink()
-        done.append(name)
-        write(folder, random_images(2, 2), LETTERS)
-        (folder / f"{files[0]}.gz").touch()
-
-    monkeypatch.setattr(getattr(torchvision.datasets, name.upper()), "download", download)
-    assert are(load(name, tmp_path), tensors)
-    assert files_below(tmp_path) == sorted(files)
-    monkeypatch.delattr(torchvision.datasets, name.upper())  # It is not needed any more.
-    assert are(load(name, tmp_path), tensors)
+# Absent and wrong files
 
 
 @pytest.mark.slow
@@ -182,9 +174,6 @@ def test_a_data_set_that_is_not_there_is_refused(tmp_path, monkeypatch, name):
     assert all(text in message for text in (*SOURCES[name].files, SOURCES[name].origin))
     assert ("torchvision does not" in message) == (name in ("binarized", "own"))
     assert files_below(tmp_path) == []
-
-
-# Wrong files. They are in the place of a download, so that none is tried.
 
 
 def zeros(*shape, dtype=torch.uint8):
@@ -216,7 +205,7 @@ def zeros(*shape, dtype=torch.uint8):
 )
 def test_a_wrong_file_is_refused_in_a_sentence(tmp_path, file, content, word):
     name = "binarized" if file in AMAT else "kmnist"
-    raw = tmp_path / SOURCES[name].folder / "raw"
+    raw = tmp_path / SOURCES[name].folder / "raw"  # a download's place, so that none is tried
     write_set(raw, name, random_images(30, 20))
     (raw / file).write_bytes(content)
     with pytest.raises(UserError, match=word) as caught:
