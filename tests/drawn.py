@@ -148,8 +148,7 @@ def seen(axes, dpi: int = DPI) -> np.ndarray:
     """The pixels (height, width, 3) inside the axes, from 0 to 1."""
     picture = io.BytesIO()
     axes.figure.savefig(picture, format="png", dpi=dpi)
-    picture.seek(0)
-    pixels = imread(picture)[..., :3]
+    pixels = imread(io.BytesIO(picture.getvalue()))[..., :3]
     height, width, _ = pixels.shape
     box = axes.get_position()
     columns = round(box.x0 * width), round(box.x1 * width)
@@ -164,13 +163,11 @@ def cells(axes, rows: int, columns: int, margin: int = 0, dpi: int = DPI) -> Ten
         margin: empty pixels, in units of the images, between the edges of the axes and of the grid.
     """
     pixels = seen(axes, dpi)
-
-    def middles(count: int, size: int) -> np.ndarray:
-        """The pixels of the picture in the middle of each pixel of the images, along one side."""
+    middles = []  # the middle of each pixel of the images, along both sides
+    for count, size in ((rows, len(pixels)), (columns, pixels.shape[1])):
         pixel = 30 * np.arange(count)[:, None] + np.arange(28) + 0.5 + margin
-        return (pixel / (30 * count - 2 + 2 * margin) * size).astype(int).ravel()
-
-    chosen = pixels[middles(rows, len(pixels))][:, middles(columns, pixels.shape[1])]
+        middles.append((pixel / (30 * count - 2 + 2 * margin) * size).astype(int).ravel())
+    chosen = pixels[np.ix_(*middles)]
     assert np.ptp(chosen, axis=2).max() == 0  # grey has no colour
     dark = torch.from_numpy(1 - chosen[..., 0].astype(np.float32))
     return dark.view(rows, 28, columns, 28).transpose(1, 2)

@@ -33,11 +33,9 @@ def idx(values: Tensor) -> bytes:
 
 def random_images(*sizes: int, classes: int = 10) -> list[Tensor]:
     """Images and labels for training and for testing, in the order of FILES."""
-    tensors = []
-    for n in sizes:
-        tensors.append(torch.randint(256, (n, 28, 28), dtype=torch.uint8))
-        tensors.append((torch.arange(n) % classes).byte())
-    return tensors
+    images = [torch.randint(256, (n, 28, 28), dtype=torch.uint8) for n in sizes]
+    labels = [(torch.arange(n) % classes).byte() for n in sizes]
+    return [images[0], labels[0], images[1], labels[1]]
 
 
 def write(folder: Path, tensors: list[Tensor], names: Iterable[str] = FILES) -> None:
@@ -95,9 +93,6 @@ def downloading(monkeypatch):
     return replace
 
 
-@pytest.fixture
-def failing_download(downloading):
-    def download(folder):
-        raise OSError("no route")
-
-    downloading(download)
+def no_route(folder: Path) -> None:
+    """A download that fails."""
+    raise OSError("no route")

@@ -6,7 +6,7 @@ from dataclasses import astuple
 import pytest
 import torch
 from conftest import FEWER
-from few import FILES, NEEDED, are, write
+from few import FILES, NEEDED, are, no_route, write
 
 from codebase.datasets import synthetic
 from codebase.datasets.loading import load
@@ -58,13 +58,12 @@ def test_files_are_found_up_to_three_folders_deep(tmp_path, few, downloading, pl
 
 
 @pytest.mark.parametrize("content", [b"no archive", gzip.compress(b"another file"), b""])
-def test_a_damaged_archive_is_named_if_the_download_fails(
-    tmp_path, few, failing_download, downloading, content
-):
+def test_a_damaged_archive_is_named_if_the_download_fails(tmp_path, few, downloading, content):
     """It may belong to another data set, so a download is tried first."""
     write(tmp_path, few, [f"{name}.gz" for name in FILES])
     path = tmp_path / f"{FILES[2]}.gz"
     path.write_bytes(content)
+    downloading(no_route)
     with pytest.raises(UserError, match=f"{path} is damaged"):
         load("mnist", tmp_path)
     downloading(lambda folder: write(folder, few))
@@ -95,24 +94,24 @@ def test_a_wrong_file_in_the_downloads_place_is_refused_and_not_overwritten(
     path = raw / name
     content = damage(path.read_bytes())
     path.write_bytes(content)
-    for others in ((), set(FILES) - {name}):
-        for other in others:
-            (raw / other).unlink()
-        with pytest.raises(UserError, match=f"{path} is damaged.*delete it") as caught:
-            load(dataset, tmp_path)
-        assert not isinstance(caught.value, DownloadError)
-        assert path.read_bytes() == content
+    for other in {*FILES} - {name}:
+        (raw / other).unlink()
+    with pytest.raises(UserError, match=f"{path} is damaged.*delete it") as caught:
+        load(dataset, tmp_path)
+    assert not isinstance(caught.value, DownloadError)
+    assert path.read_bytes() == content
 
 
 # Synthetic digits
 
 
 def test_synthetic_digits_are_always_the_same_and_need_no_folder(
-    tmp_path, synthetic_images, monkeypatch, failing_download, capsys
+    tmp_path, synthetic_images, monkeypatch, downloading, capsys
 ):
     """They are in the place of MNIST, with a warning, if that cannot be had."""
     for name, counts in FEWER.items():
         monkeypatch.setattr(synthetic, name, counts)
+    downloading(no_route)
     state = torch.get_rng_state()
     for dataset in ("synthetic", "auto"):
         images = load(dataset, tmp_path / "folder")
