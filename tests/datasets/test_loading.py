@@ -20,16 +20,6 @@ pytest_plugins = "few"
 # Finding files
 
 
-@pytest.mark.slow
-def test_mnist_is_read_as_torchvision_reads_it(mnist_dir):
-    from torchvision.datasets import MNIST
-
-    images = load("mnist", mnist_dir)
-    train, test = (MNIST(mnist_dir, train=train) for train in (True, False))
-    assert are(images, [train.data, train.targets, test.data, test.targets])
-    assert images.test_labels.bincount().tolist() == TEST_COUNTS
-
-
 def test_an_unknown_name_is_refused_with_the_known_names(tmp_path):
     with pytest.raises(UserError, match=r"mnist or fashion.*'mnits'") as caught:
         load("mnits", tmp_path)

@@ -54,6 +54,10 @@ def page(open_page, model):
 
 def test_the_page_computes_what_pytorch_computes(open_page, images):
     model = other_layers()
+    for layer in (*model.enc.net[::2], *model.dec.net):
+        # The page holds weights of 16 bits, so that it computes with exactly these.
+        step = layer.weight.abs().max() / (2**15 - 1)
+        layer.weight.copy_((layer.weight / step).round() * step)
     page, exact = open_page(model), deepcopy(model).double()
     x = torch.cat([images.subset_bits[::12], torch.zeros(4, 784), torch.ones(4, 784)]).double()
     z = torch.randn(len(x), 3).double() * torch.tensor([1, 5, 1000]).repeat(6)[: len(x), None]
@@ -76,13 +80,11 @@ def test_the_page_computes_what_pytorch_computes(open_page, images):
     torch.testing.assert_close(rec, expected, rtol=1e-9, atol=0)
 
 
-def test_noise_is_standard_normal_and_scaled_by_the_posterior(page):
+def test_noise_is_standard_normal(page):
     noise = values(page, "Array.from({ length: 40000 }, normal)")
     # Five standard errors of the first four moments.
     for power, moment, variance in [(1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)]:
         assert abs(noise.pow(power).mean() - moment) < 5 * math.sqrt(variance / len(noise))
-    z = values(page, "sampleGaussian({ m: [1, -2], v: [9, 0.25] }, [0.5, -1])")
-    assert z.tolist() == [2.5, -2.5]
 
 
 # Images, sources of z, and numbers
@@ -151,6 +153,7 @@ def test_a_chosen_image_is_encoded_and_buttons_move_z(page, model, images):
         assert (shown - images.test[row] / 255).abs().max() < 0.01
     assert numbers_in(find(page, "#explanation").text) == [row, images.test_labels[row]]
     noise = noise_of(page, model, images.subset_bits[37])
+    assert (noise - values(page, "state.noise")).abs().max() < 0.01
     find(page, "#gallery :checked").send_keys(Keys.ARROW_LEFT)
     x = images.subset_bits[36]
     assert index_of(page) == 36 and ink(page, "#bits").equal(x)
@@ -203,18 +206,15 @@ def test_each_slider_shows_and_moves_one_dimension(open_page, images):
     mean_kl = kl_of(model, images.test_bits).mean(0)
     limit = page.execute_script("return content.limit")
     rows = page.find_elements("css selector", "#dimensions > div")
-    parts = ("label", "input", ".number", ".number span", ".bar div", "svg", ".prior", ".posterior")
+    parts = ("label", "input", ".number", ".number span", "svg", ".prior", ".posterior")
     for i, row in zip(mean_kl.argsort(descending=True).tolist(), rows, strict=True):
-        label, slider, value, cost, bar, svg, *curves = (
+        label, slider, value, cost, svg, *curves = (
             row.find_element("css selector", part) for part in parts
         )
         assert close(numbers_in(label.text), [i + 1, mean_kl[i]])
         assert close(numbers_in(value.text), [z[i]]) and close(numbers_in(cost.text), [kl[i]])
         spoken = numbers_in(slider.get_attribute("aria-valuetext"))
         assert close(spoken, [z[i], m[i], v[i].sqrt()])
-        # The largest mean KL fills half of the bar.
-        share = min(50 * kl[i] / mean_kl.max(), 100)
-        assert close(numbers_in(bar.get_attribute("style")), [share], within=0.1)
         assert numbers_in(svg.get_dom_attribute("viewBox")) == [-limit, 0, 2 * limit, 1]
         for curve, (mean, variance) in zip(curves, (model.z_prior, (m[i], v[i])), strict=True):
             box = page.execute_script("return arguments[0].getBBox()", curve)
@@ -277,7 +277,7 @@ def test_the_map_shows_points_and_a_click_chooses_one(page, model, images):
     mouse(page, "#cross", places[i], places[i] + 0.004)  # The hand may tremble.
     assert index_of(page) == i and "mean" in source(page)
     m, _ = model.enc.encode(values(page, "state.image.x"))
-    torch.testing.assert_close(z_of(page), m, rtol=1e-4, atol=1e-5)
+    assert (z_of(page) - m).abs().max() < 1e-3
 
 
 def test_mouse_and_keys_move_z_parallel_to_the_plane(page, model):
@@ -312,26 +312,27 @@ def test_mouse_and_keys_move_z_parallel_to_the_plane(page, model):
 
 
 def test_the_line_from_a_to_b_interpolates(page, model, images):
-    for i, end in ((5, "a"), (95, "b")):
+    places = places_on_map(page)[:100]
+    ends = divmod(torch.cdist(places, places).argmax().item(), 100)  # the longest line
+    for i, end in zip(ends, "ab", strict=True):
         press(page, image(i), f"#take-{end}")
         row = images.subset_indices[i]
         torch.testing.assert_close(ink(page, f"#{end}"), images.test[row] / 255)
         name = find(page, f"#{end}").get_attribute("ariaLabel")
         assert f" {end.upper()}:" in name and numbers_in(name) == [row, images.test_labels[row]]
-    a, b = model.enc.encode(images.subset_bits[[5, 95]])[0]
+    a, b = model.enc.encode(images.subset_bits[[*ends]])[0]
 
     def assert_between(share, within=1e-4):
         found = (((z_of(page) - a) @ (b - a)) / (b - a).square().sum()).item()
         assert found == pytest.approx(share, abs=within)
-        torch.testing.assert_close(z_of(page), torch.lerp(a, b, found), rtol=1e-4, atol=1e-4)
+        assert (z_of(page) - torch.lerp(a, b, found)).abs().max() < 1e-3
         assert numbers_in(source(page)) == [round(100 * found)]
 
     slider = find(page, "#share")
     for key, share in ((Keys.END, 1), (Keys.HOME, 0), (Keys.ARROW_RIGHT * 30, 0.3)):
         slider.send_keys(key)
         assert_between(share)
-    start, end = places_on_map(page)[[5, 95]]
-    mouse(page, "#cross", torch.lerp(start, end, 0.7), torch.lerp(start, end, 0.2))
+    mouse(page, "#cross", *(torch.lerp(*places[[*ends]], share) for share in (0.7, 0.2)))
     assert_between(0.2, within=0.02)
     assert float(slider.get_attribute("value")) == pytest.approx(0.2, abs=0.02)
     page.execute_script("interpolate(0.9)")
