@@ -9,15 +9,8 @@ from conftest import ROOT
 from drawn import bits, cells, from_blocks, labels, number, seen
 from matplotlib.colors import to_rgb
 
-from codebase.pictures.drawing import (
-    COLOURS,
-    label_cells,
-    new_figure,
-    put_title,
-    scatter_points,
-    show_grid,
-    write_figure,
-)
+from codebase.pictures import drawing
+from codebase.pictures.drawing import COLOURS, new_figure, show_grid, write_figure
 
 pytest_plugins = ["drawn"]
 
@@ -30,7 +23,7 @@ def test_images_are_upright_black_on_white_and_in_order_without_a_frame_and_tick
     show_grid(left, from_blocks(bits(torch.arange(5))), 2, 3)
     show_grid(right, greys, 1, 2)
     show_grid(white, torch.zeros(6, 784), 2, 3)
-    label_cells(white, ["above", "below"], {0: "left"})
+    drawing.label_cells(white, ["above", "below"], {0: "left"})
     grid = cells(left, 2, 3).flatten(0, 1)
     assert number(grid[:5]).tolist() == [0, 1, 2, 3, 4] and not grid[5].any()
     torch.testing.assert_close(cells(right, 1, 2)[0].flatten(1), greys, rtol=0, atol=0.02)
@@ -40,7 +33,7 @@ def test_images_are_upright_black_on_white_and_in_order_without_a_frame_and_tick
 def test_labels_are_at_the_middles_of_rows_and_columns():
     _, axes = new_figure(3)
     show_grid(axes, torch.ones(12, 784), 3, 4)
-    label_cells(axes, ["first", "second"], {1: "one", 3: "three"})
+    drawing.label_cells(axes, ["first", "second"], {1: "one", 3: "three"})
     assert labels(axes.yaxis) == ["first", "second"] and labels(axes.xaxis) == ["one", "three"]
     # Each image has 28 pixels, and there are 2 between them.
     assert axes.get_yticks().tolist() == [14, 44] and axes.get_xticks().tolist() == [44, 104]
@@ -51,7 +44,7 @@ def test_points_have_the_colours_of_their_labels_and_one_scale():
     figure, axes = new_figure(3, 1, 3)
     digits = torch.tensor([3, 8, 3, 1]), torch.arange(1, 27), torch.empty(0)
     for each, values in zip(axes, digits, strict=True):
-        scatter_points(each, torch.rand(len(values) or 9, 2), values)
+        drawing.scatter_points(each, torch.rand(len(values) or 9, 2), values)
     figure.draw_without_rendering()
     for each, values in zip(axes[:2], digits, strict=False):
         colours = [to_rgb(colour) for colour in each.collections[0].get_facecolor()]
@@ -81,7 +74,7 @@ def test_the_ending_of_a_file_decides_its_format(tmp_path, name, start):
 @pytest.mark.parametrize("title", ["short", 3 * LONG_NAME])
 def test_a_title_fits_into_the_figure(tmp_path, title):
     figure, _ = new_figure(3)
-    put_title(figure, f"Samples: {title}")
+    drawing.put_title(figure, f"Samples: {title}")
     write_figure(figure, tmp_path / "picture.png")
     (text,) = figure.texts
     assert "".join(text.get_text().split()) == "".join(f"Samples: {title}".split())

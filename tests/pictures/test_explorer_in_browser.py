@@ -205,21 +205,14 @@ def test_each_slider_shows_and_moves_one_dimension(open_page, images):
     (m, v), kl = model.enc.encode(x), kl_of(model, x)
     mean_kl = kl_of(model, images.test_bits).mean(0)
     limit = page.execute_script("return content.limit")
+    parts = ("label", "input", ".number", ".number span")
     rows = page.find_elements("css selector", "#dimensions > div")
-    parts = ("label", "input", ".number", ".number span", "svg", ".prior", ".posterior")
     for i, row in zip(mean_kl.argsort(descending=True).tolist(), rows, strict=True):
-        label, slider, value, cost, svg, *curves = (
-            row.find_element("css selector", part) for part in parts
-        )
+        label, slider, value, cost = (row.find_element("css selector", part) for part in parts)
         assert close(numbers_in(label.text), [i + 1, mean_kl[i]])
         assert close(numbers_in(value.text), [z[i]]) and close(numbers_in(cost.text), [kl[i]])
         spoken = numbers_in(slider.get_attribute("aria-valuetext"))
         assert close(spoken, [z[i], m[i], v[i].sqrt()])
-        assert numbers_in(svg.get_dom_attribute("viewBox")) == [-limit, 0, 2 * limit, 1]
-        for curve, (mean, variance) in zip(curves, (model.z_prior, (m[i], v[i])), strict=True):
-            box = page.execute_script("return arguments[0].getBBox()", curve)
-            assert box["x"] + box["width"] / 2 == pytest.approx(float(mean), abs=1e-3)
-            assert box["width"] == pytest.approx(40 / 6 * float(variance.sqrt()), rel=1e-3)
         before = z_of(page)
         slider.send_keys(Keys.HOME + Keys.ARROW_RIGHT * (i + 1))
         before[i] = -limit + 0.05 * (i + 1)
