@@ -57,35 +57,25 @@ def images() -> Images:
     return Images("numbered", test[:100], test, labels)
 
 
-class Reader(nn.Module):
-    """An encoder that looks up the posterior of the index in a numbered image."""
+def known_model(m: Tensor) -> VAE:
+    """Make a model with the posterior N(m, 1) for each numbered image, m (10000, z).
 
-    def __init__(self, m: Tensor):
-        super().__init__()
-        self.register_buffer("m", m)
+    It decodes each z from -4 to 4 to the grey of a block, from white to black.
+    """
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        m = self.m[number(x.view(-1, 28, 28))]
-        return m, torch.ones_like(m)
+    def encode(x: Tensor) -> tuple[Tensor, Tensor]:
+        means = m[number(x.view(-1, 28, 28))]
+        return means, torch.ones_like(means)
 
-
-class Painter(nn.Module):
-    """A decoder that shows each z from -4 to 4 as the grey of a block, from white to black."""
-
-    def decode(self, z: Tensor) -> Tensor:
-        return from_blocks(z / 8 + 0.5).logit(1e-6)
+    model = VAE(name="known", z_dim=m.shape[1])
+    model.enc.encode = encode
+    model.dec.decode = lambda z: from_blocks(z / 8 + 0.5).logit(1e-6)
+    return model
 
 
 def painted(images: Tensor) -> Tensor:
-    """Read the z (..., 35) of the painter from images (..., 28, 28)."""
+    """Read the z (..., 35) of a known model from images (..., 28, 28)."""
     return 8 * (to_blocks(images) - 0.5)
-
-
-def known_model(m: Tensor) -> VAE:
-    """Make a model with the posterior N(m, 1) for each numbered image, m (10000, z)."""
-    model = VAE(name="known", z_dim=m.shape[1])
-    model.enc, model.dec = Reader(m), Painter()
-    return model
 
 
 def normal(n: int, z: int) -> Tensor:

@@ -70,14 +70,9 @@ def test_a_damaged_file_does_not_hide_an_intact_one(tmp_path, raw, few, download
 # Refusing files
 
 
-def flipped(content):
-    """The header and the size stay the same, as with the files of Fashion-MNIST."""
-    return content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
-
-
 @pytest.mark.parametrize("dataset", ["mnist", "auto"])
 @pytest.mark.parametrize("name", NEEDED)
-@pytest.mark.parametrize("damage", [flipped, lambda x: x[:-1], lambda x: b""])
+@pytest.mark.parametrize("damage", [lambda x: x[:-1] + b"?", lambda x: x[:-1], lambda x: b""])
 def test_a_wrong_file_in_the_downloads_place_is_refused_and_not_overwritten(
     tmp_path, raw, dataset, name, damage, downloading
 ):

@@ -27,17 +27,13 @@ AMAT = "binarized_mnist_train.amat", "binarized_mnist_valid.amat", "binarized_mn
 *_, IMAGES, LABELS = FILES
 
 
-def eight_columns(labels):
-    """Labels in QMNIST's form: the class, then seven numbers about its writer."""
-    others = torch.randint(100_000, (len(labels), 7), dtype=torch.int32)
-    return torch.cat([labels.int()[:, None], others], 1)
-
-
 def write_set(folder: Path, name: str, tensors: list[torch.Tensor]) -> None:
     """Write images and labels into a folder, in the format of a data set."""
     train, train_labels, test, test_labels = tensors
     if name == "qmnist":
-        train_labels, test_labels = eight_columns(train_labels), eight_columns(test_labels)
+        # QMNIST's labels are the class, and seven numbers about the writer.
+        numbers = torch.arange(8, dtype=torch.int32)
+        train_labels, test_labels = (x[:, None] + numbers for x in (train_labels, test_labels))
         write(folder, [train, train_labels, test, test_labels], QMNIST)
     elif name == "emnist":
         write(folder, [train.mT, train_labels, test.mT, test_labels], EMNIST)
@@ -109,16 +105,16 @@ def test_data_sets_with_the_same_file_names_are_told_apart_by_their_folders(
 @pytest.mark.parametrize("form", ["text", "idx"])
 def test_the_fixed_binarization_gives_exactly_its_bits(tmp_path, form):
     tensors = random_images(12, 5)
-    bits = [(values > 127).flatten(1).float() for values in tensors[::2]]
+    train, test = ((values > 127).flatten(1).float() for values in tensors[::2])
     if form == "text":
         write_set(tmp_path, "binarized", tensors)
     else:
         names = [file.replace(".amat", "-images-idx3-ubyte") for file in AMAT]
-        values = [(255 * x).byte().view(-1, 28, 28) for x in (bits[0][:10], bits[0][10:], bits[1])]
-        write(tmp_path, values, names)
+        bits = [255 * (x > 127).byte() for x in (*tensors[0].split(10), tensors[2])]
+        write(tmp_path, bits, names)
     images = load("binarized", tmp_path)
-    assert torch.equal(binarize(images.train), bits[0])
-    assert torch.equal(images.test_bits, bits[1])
+    assert torch.equal(binarize(images.train), train)
+    assert torch.equal(images.test_bits, test)
     assert len(images.test_labels) == 0
 
 

@@ -88,7 +88,7 @@ def test_a_learning_curve_plots_the_rows():
 
 
 def test_a_learning_curve_shows_what_a_short_run_has():
-    """The lower panels hold three measurements of the test images, where there are as many."""
+    # The lower panels hold three measurements of the test images, where there are as many.
     *_, subset = learning_curve(rows_of_a_run(1000)).axes[3].lines
     assert subset.get_xdata().tolist() == [200, 500, 1000]
     figure = learning_curve([Row(20, "test", Bounds(300.0, 1.0, 299.0), 1.0)])
