@@ -19,7 +19,7 @@ from codebase.settings import Settings
 pytest_plugins = ["drawn"]
 
 MEANS = normal(10000, 3).clamp(-3, 3)
-TITLE = "Latent space: z = 10, batch_size = 200, lr = 0.002, run 0, 20,000 steps, synthetic digits"
+TITLE = 2 * "model=vae_nn=v2_z=10_batch_size=500_lr=0.002_lr_schedule=linear_dataset=synthetic "
 # The sets of images in a learning curve, and words of their labels.
 SETS = {"train": "training", "all test": "all test", "test": "100 test"}
 
@@ -108,6 +108,7 @@ def test_a_learning_curve_shows_what_a_short_run_has():
 def test_no_text_is_cut_off_or_overlaps(images, make):
     figure = make(images)
     drawing.put_title(figure, TITLE)
+    assert figure.get_suptitle().split() == TITLE.split()
     figure.draw_without_rendering()
     tight = figure.get_tightbbox()
     assert tight.min.min() > -0.02 and (tight.max - figure.get_size_inches()).max() < 0.02
