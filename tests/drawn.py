@@ -133,8 +133,7 @@ def seen(axes, dpi: int = DPI) -> np.ndarray:
 def cells(axes, rows: int, columns: int, margin: int = 0, dpi: int = DPI) -> Tensor:
     """Read the images of a grid, (rows, columns, 28, 28) with 1 for black, from the pixels of axes.
 
-    Args:
-        margin: empty pixels, in units of the images, between the edges of the axes and of the grid.
+    The margin is the number of empty pixels of images between the edges of axes and grid.
     """
     pixels = seen(axes, dpi)
     middles = []  # the middle of each pixel of the images, along both sides

@@ -17,9 +17,6 @@ TEST_COUNTS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 pytest_plugins = "few"
 
 
-# Finding files
-
-
 def test_an_unknown_name_is_refused_with_the_known_names(tmp_path):
     with pytest.raises(UserError, match=r"mnist or fashion.*'mnits'") as caught:
         load("mnits", tmp_path)
@@ -67,9 +64,6 @@ def test_a_damaged_file_does_not_hide_an_intact_one(tmp_path, raw, few, download
     assert are(load("mnist", tmp_path), few)
 
 
-# Refusing files
-
-
 @pytest.mark.parametrize("dataset", ["mnist", "auto"])
 @pytest.mark.parametrize("name", NEEDED)
 @pytest.mark.parametrize("damage", [lambda x: x[:-1] + b"?", lambda x: x[:-1], lambda x: b""])
@@ -85,9 +79,6 @@ def test_a_wrong_file_in_the_downloads_place_is_refused_and_not_overwritten(
         load(dataset, tmp_path)
     assert not isinstance(caught.value, DownloadError)
     assert path.read_bytes() == content
-
-
-# Synthetic digits
 
 
 def test_synthetic_digits_are_always_the_same_and_need_no_folder(

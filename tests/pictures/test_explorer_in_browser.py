@@ -49,9 +49,6 @@ def page(open_page, model):
     return open_page(model)
 
 
-# Mathematics
-
-
 def test_the_page_computes_what_pytorch_computes(open_page, images):
     model = other_layers()
     for layer in (*model.enc.net[::2], *model.dec.net):
@@ -82,9 +79,6 @@ def test_the_page_computes_what_pytorch_computes(open_page, images):
     noise = values(page, "Array.from({ length: 40000 }, normal)")
     for power, moment, variance in [(1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)]:
         assert abs(noise.pow(power).mean() - moment) < 5 * math.sqrt(variance / len(noise))
-
-
-# Images, sources of z, and numbers
 
 
 def image(i):
@@ -244,9 +238,6 @@ def test_a_written_digit_is_normalized_and_encoded_with_the_same_noise(page, mod
     assert not ink(page, "#pad").any() and find(page, "#hint").is_displayed()
 
 
-# The map, and interpolation
-
-
 def places_on_map(page):
     """The places of the points on the map, as shares of its width and height."""
     return torch.tensor(page.execute_script("return points.map(toMap)"))
@@ -335,9 +326,6 @@ def test_the_line_from_a_to_b_interpolates(page, model, images):
     assert page.execute_async_script(script) == 0
     press(page, "#to-origin")
     assert find(page, "#play").text == "Play"
-
-
-# Every screen and every model
 
 
 def test_the_page_fits_a_phone_at_night_and_names_its_controls(page):

@@ -36,9 +36,6 @@ def rows_of_a_run(steps=20_000):
     return rows
 
 
-# The pictures
-
-
 def test_reconstructions_are_below_their_images(images):
     (axes,) = reconstructions(known_model(MEANS), images).axes
     assert labels(axes.yaxis) == ["image", "binarized input", "reconstruction"]
@@ -118,9 +115,6 @@ def test_no_text_is_cut_off_or_overlaps(images, make):
         parts += [axes.title, axes.xaxis.label, axes.yaxis.label, axes.get_legend()]
     boxes = [part.get_window_extent() for part in parts if part]
     assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
-
-
-# Writing
 
 
 @pytest.fixture
