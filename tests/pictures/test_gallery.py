@@ -29,7 +29,8 @@ def rows_of_a_run(steps=20_000):
     rows = []
     for step in range(100, steps + 1, 100):
         kl, rec = 19 - 800 / step, 80 + 12000 / step
-        sets = [*SETS] if str(step).strip("0") in ("1", "2", "5") else ["train"]
+        is_measured = step % 4000 == 0 or str(step).strip("0") in ("1", "2", "5")
+        sets = SETS if is_measured else ["train"]
         for offset, images in enumerate(sets):
             bounds = Bounds(kl + rec + 0.3 * offset, kl + 0.1 * offset, rec + 0.2 * offset)
             rows.append(Row(step, images, bounds, step / 200))
