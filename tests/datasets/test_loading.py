@@ -12,8 +12,6 @@ from codebase.datasets import synthetic
 from codebase.datasets.loading import load
 from codebase.system.errors import DownloadError, UserError
 
-TEST_COUNTS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-
 pytest_plugins = "few"
 
 
@@ -105,5 +103,6 @@ def test_synthetic_digits_have_mnists_numbers_and_no_image_twice(all_synthetic_i
     train, test = all_synthetic_images.train, all_synthetic_images.test
     assert train.shape == (60000, 784) and test.shape == (10000, 784)
     assert train.dtype == test.dtype == torch.uint8
-    assert all_synthetic_images.test_labels.bincount().tolist() == TEST_COUNTS
+    counts = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert all_synthetic_images.test_labels.bincount().tolist() == counts
     assert len({image.tobytes() for image in torch.cat([train, test]).numpy()}) == 70000

@@ -89,12 +89,12 @@ def test_sets_with_the_same_file_names_are_told_apart_by_their_folders(tmp_path,
     with pytest.raises(UserError, match="not in the download of KMNIST"):
         load("kmnist", tmp_path)
     write(tmp_path / "kmnist", kmnist)
+    write(tmp_path / "other", random_images(20, 10))  # A folder of the set's name comes first.
     for name, tensors in (("fashion", fashion), ("kmnist", kmnist), ("mnist", few)):
         assert are(load(name, tmp_path), tensors)
-    shutil.rmtree(tmp_path / "Fashion-MNIST")
-    write(tmp_path / "FashionMNIST" / "raw", few)
+    write(tmp_path / "new" / "FashionMNIST" / "raw", few)
     with pytest.raises(UserError, match=r"FashionMNIST/raw/train-images.* MNIST's"):
-        load("fashion", tmp_path)
+        load("fashion", tmp_path / "new")
 
 
 @pytest.mark.parametrize("form", ["text", "idx"])
@@ -147,7 +147,6 @@ def test_data_with_any_labels_is_trained_on_and_shown(run_vae, monkeypatch, name
     assert f"({name}, all 60 test images)\n" in finished.stdout
     # The assignment's picture is only for the assignment's settings.
     assert len([*folder.glob("*.png")]) == 5 and not [*Path().glob("*.png")]
-    assert (folder / "explorer.html").exists()
 
 
 @pytest.mark.slow
@@ -172,6 +171,7 @@ def zeros(*shape, dtype=torch.uint8):
     [
         (IMAGES, zeros(20, 32, 16), "32 x 16"),
         (IMAGES, zeros(20, 28, 28)[:-1], "promises 15696"),
+        (IMAGES, zeros(20, 28, 28) + b"\0", "promises 15696"),
         (IMAGES, zeros(20, 28, 28, dtype=torch.int32), "images"),
         (IMAGES, zeros(0, 28, 28), "nothing"),
         (IMAGES, zeros(20), "images"),
