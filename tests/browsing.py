@@ -10,7 +10,6 @@ import pytest
 import torch
 from matplotlib.image import imread
 from selenium import webdriver
-from selenium.webdriver.common.actions.action_builder import ActionBuilder
 from torch import Tensor
 
 ARGUMENTS = (
@@ -35,14 +34,6 @@ def open_browser(profile: Path) -> webdriver.Chrome:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     # Given the path of the driver, Selenium does not download one.
     return webdriver.Chrome(options, webdriver.ChromeService(driver))
-
-
-def emulate(page, width: int, scheme: str, density: int) -> None:
-    """Set the width of the screen, a phone if it is narrow, and a light or dark scheme."""
-    size = {"width": width, "height": 900, "deviceScaleFactor": density, "mobile": width < 700}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
 
 
 def find(page, selector: str):
@@ -70,18 +61,19 @@ def pixels(page, selector: str) -> Tensor:
     return torch.tensor(imread(io.BytesIO(base64.b64decode(picture))))
 
 
-def mouse(page, selector: str, *places, button: int | None = 0, release: bool = True) -> None:
-    """Press a button at the first place on an element, move to the others, and release it.
+def mouse(page, selector: str, *places, pressed: bool = True) -> None:
+    """Press the button at the first place on an element, move to the others, and release it.
 
-    A place is a pair of shares of the element's width and height. Without a button, only move.
+    A place is a pair of shares of the element's width and height.
     """
-    box = page.execute_script("return arguments[0].getBoundingClientRect()", find(page, selector))
-    actions = ActionBuilder(page, duration=0)
-    for number, (x, y) in enumerate(places):
-        left, top = box["x"] + float(x) * box["width"], box["y"] + float(y) * box["height"]
-        actions.pointer_action.move_to_location(round(left), round(top))
-        if number == 0 and button is not None:
-            actions.pointer_action.pointer_down(button)
-    if button is not None and release:
-        actions.pointer_action.pointer_up(button)
+    element = find(page, selector)
+    size = torch.tensor([element.rect["width"], element.rect["height"]])
+    actions = webdriver.ActionChains(page, duration=0)
+    for number, place in enumerate(places):
+        from_middle = (torch.as_tensor(place) - 0.5) * size
+        actions.move_to_element_with_offset(element, *from_middle.round().int().tolist())
+        if number == 0 and pressed:
+            actions.click_and_hold()
+    if pressed:
+        actions.release()
     actions.perform()

@@ -1,8 +1,10 @@
 """A few random images in the formats of the data sets: as files, and as a download."""
 
+import gzip
 import hashlib
 import struct
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,17 +33,17 @@ def idx(values: Tensor) -> bytes:
 
 def random_images(*sizes: int, classes: int = 10) -> list[Tensor]:
     """Images and labels for training and for testing, in the order of FILES."""
-    tensors = []
-    for n in sizes:
-        tensors.append(torch.randint(256, (n, 28, 28), dtype=torch.uint8))
-        tensors.append((torch.arange(n) % classes).byte())
-    return tensors
+    images = [torch.randint(256, (n, 28, 28), dtype=torch.uint8) for n in sizes]
+    labels = [(torch.arange(n) % classes).byte() for n in sizes]
+    return [images[0], labels[0], images[1], labels[1]]
 
 
-def write(folder: Path, tensors: list[Tensor], names: tuple[str, ...] = FILES) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def write(folder: Path, tensors: list[Tensor], names: Iterable[str] = FILES) -> None:
+    """Write tensors into files, which are packed if their names end in .gz."""
     for name, values in zip(names, tensors, strict=True):
-        (folder / name).write_bytes(idx(values))
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        content = idx(values)
+        (folder / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
 
 
 def are(images: Images, tensors: list[Tensor]) -> bool:
@@ -76,7 +78,7 @@ def raw(few, tmp_path):
 
 @pytest.fixture
 def downloading(monkeypatch):
-    """Replaces torchvision's download by an action on the folder that it would download to."""
+    """Replaces torchvision's download by an action on the folder, and at first refuses to."""
 
     def replace(action, class_name="MNIST"):
         def dataset(root, train, download, **options):
@@ -87,17 +89,10 @@ def downloading(monkeypatch):
         datasets = SimpleNamespace(**{class_name: dataset})
         monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(datasets=datasets))
 
+    replace(lambda folder: pytest.fail("a download was started"))
     return replace
 
 
-@pytest.fixture
-def no_downloading(downloading):
-    downloading(lambda folder: pytest.fail("a download was started"))
-
-
-@pytest.fixture
-def failing_download(downloading):
-    def download(folder):
-        raise OSError("no route")
-
-    downloading(download)
+def no_route(folder: Path) -> None:
+    """A download that fails."""
+    raise OSError("no route")
