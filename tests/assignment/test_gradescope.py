@@ -71,27 +71,16 @@ def results(autograder):
     return rows
 
 
+WRONG = UTILS.replace("torch.sqrt(v)", "v")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("files", "scores"),
-    [
-        ({"utils": UTILS, "vae": VAE}, [3, 6, 0, 0, 3]),
-        ({"utils": UTILS.replace("torch.sqrt(v)", "v"), "vae": VAE}, [0, 6, 0, 0, 3]),
-        ({"utils": UTILS}, [3, 0, 0, 0, 3]),
-        ({}, [0, 0, 0, 0, 0]),
-    ],
+    ("files", "scores"), [({"utils": WRONG, "vae": VAE}, [0, 6, 0, 0, 3]), ({}, [0] * 5)]
 )
 def test_each_task_gets_its_points(autograder, start, files, scores):
     assert start(**files).wait() == 0
     assert [row["score"] for row in results(autograder).values()] == scores
-
-
-@pytest.mark.slow
-def test_a_submission_that_hangs_gets_no_points_and_the_line(autograder, start):
-    assert start(utils=HANGING, vae=VAE).wait() == 0
-    rows = results(autograder)
-    assert sum(row["score"] for row in rows.values()) == 0
-    assert "line 2" in rows["sample_gaussian"]["output"]
 
 
 @pytest.mark.slow

@@ -5,8 +5,10 @@ import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from assignment import TASKS, known, mistakes
-from assignment.answers import explain, wrong_parts
+from assignment.answers import Mistake, explain, wrong_parts
+from assignment.describe import describe
 from assignment.inputs import ask
+from assignment.probe import probe
 
 FUNCTIONS = [task.name for task in TASKS if task.file]
 
@@ -34,27 +36,35 @@ def test_values_equal_torch_distributions(seed):
     assert (rec[:, None] - rec).abs().fill_diagonal_(200).min() > 104  # exp of it is 0.
 
 
-@pytest.mark.parametrize("name", [name for name in FUNCTIONS if "iwae" not in name])
+@pytest.mark.parametrize("name", ["sample_gaussian", "negative_elbo_bound", "sample_x"])
 def test_our_solution_is_right_for_other_noise(name):
+    inputs, right = ask(name, 3), mistakes.answers(name, 3)
     for _ in range(3):
-        assert not wrong_parts(mistakes.answers.__wrapped__(name, 3), mistakes.answers(name, 3))
+        sent = describe(name, inputs, probe(name, mistakes.solution(name, "", ""), inputs))
+        assert not wrong_parts(sent, right)
+    # The tolerance is a multiple of the error in the right answer. A student's has to be as small.
+    for key, quantity in sent.get("z", {}).items():
+        assert quantity.errors == pytest.approx(right["z"][key].errors, rel=0.4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_every_mistake_changes_an_answer_and_is_told_apart(name):
-    rows, right = mistakes.table()[name], mistakes.answers(name, 5)
-    made = [each for each in mistakes.mistakes(name, 5) if each.function == name]
-    assert {sentence for _, sentence in rows} == {each.sentence for each in made}
-    for mistake in made:
-        told, unexplained = explain(name, right | mistake.parts, right, made)
+def test_each_mistake_is_told_apart(name):
+    numbers = known.numbers()[name]
+    right, rows = known.unpacked(numbers["right"]), [Mistake(*row) for row in numbers["wrong"]]
+    own = [x._replace(parts=known.unpacked(x.parts)) for x in rows if x.function == name]
+    assert {sentence for _, sentence in mistakes.table()[name]} == {each.sentence for each in own}
+    for mistake in own:
+        told, unexplained = explain(name, right | mistake.parts, right, own)
         assert [each.sentence for each in told] == [mistake.sentence]
         assert not unexplained
 
 
 @pytest.mark.parametrize("name", [task.name for task in TASKS])
 def test_the_file_of_a_hand_out_is_up_to_date(name):
+    """Of the mistakes, which take long, only some are compared."""
     numbers = known.numbers()[name]
     assert not wrong_parts(mistakes.answers(name, 0), known.unpacked(numbers["right"]))
-    sentences = {sentence for sentence, *_ in numbers["wrong"]}
-    assert {sentence for _, sentence in mistakes.table()[name]} <= sentences
+    stored = [(row[0], Mistake(*row[:2], known.unpacked(row[2]))) for row in numbers["wrong"]]
+    for line, sentence in mistakes.table()[name][1::12]:
+        found = mistakes.answers(name, 0, name, line)
+        assert min(each.distance(found) for text, each in stored if text == sentence) <= 1

@@ -103,13 +103,13 @@ def test_sigterm_ends_the_students_process_too(tmp_path):
     assert [test["score"] for test in json.loads(results.read_text())["tests"]] == [0, 0, 0]
 
 
-END = "import os; os._exit(0)"
-LINK = f"import os; os.symlink({str(ROOT / 'LICENSE')!r}, 'answer')"
-FORGED = '{"first": ["torch.float32", [9], ""]}'
+END = "__import__('os')._exit(0)"
+SAVE = "__import__('numpy').savez('answer.npz', "
+LINK = f"__import__('os').symlink({str(ROOT / 'LICENSE')!r}, 'answer.npz')"
 ATTEMPTS = {
-    "an answer of its own": f"open('answer', 'w').write('{{}}'); {END}",
+    "an answer of its own": f"{SAVE}z=[[[9.0]]]); {END}",
     "an answer that is a link": f"{LINK}; {END}",
-    "an answer that is no tensor": f"open('answer', 'w').write({FORGED!r}); {END}",
+    "an answer that has no form": f"open('answer.npz', 'w').write('all right'); {END}",
     "the numbers of the hand-out": f"open({str(ROOT / 'assignment' / 'numbers.json')!r}).read()",
     "our solution": f"open({str(ROOT / 'codebase' / 'utils.py')!r}).read()",
     "the parent's environment": "import os; open(f'/proc/{os.getppid()}/environ').read()",
