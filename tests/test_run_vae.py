@@ -12,9 +12,9 @@ from conftest import SCRIPT, command_line
 
 import run_vae as program
 from codebase import evaluate, utils, visualize
+from codebase.compute.processor import ONE_OF_SEVERAL
 from codebase.models.vae import VAE
 from codebase.runs.folder import RunFolder
-from codebase.runs.several import ONE_OF_SEVERAL
 from codebase.settings import Settings
 from codebase.system.seeds import seeded
 from codebase.train import train

@@ -1,9 +1,7 @@
 """The benchmark."""
 
-import os
 import re
 import runpy
-import subprocess
 import sys
 
 import pytest
@@ -75,14 +73,3 @@ def test_a_wrong_argument_gets_one_sentence(training_speed, arguments, words):
     assert (status, output) == (2, "")
     assert errors.startswith("training_speed.py: ") and words in errors
     assert errors.count("\n") == 1
-
-
-def test_the_environment_is_prepared_before_pytorch_reads_it(tmp_path):
-    read = "import os\nraise SystemExit(os.environ['GOMP_SPINCOUNT'])\n"
-    (tmp_path / "torch.py").write_text(read)
-    chosen = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-    environment = {name: value for name, value in os.environ.items() if name not in chosen}
-    environment["PYTHONPATH"] = str(tmp_path)
-    command = [sys.executable, BENCHMARK, "--help"]
-    process = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert process.stderr.strip().isdigit(), process.stderr

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SCRIPT
+from conftest import ROOT, SCRIPT
 
 from codebase.compute.processor import (
+    ONE_OF_SEVERAL,
     check_defaults,
     choose_device,
     prepare_environment,
@@ -37,7 +38,6 @@ def cores(monkeypatch):
     [
         ("/jobs/mine", "jobs/mine", "250000 100000", 2),
         ("/jobs/mine", "jobs/mine", "50000 100000", 1),
-        ("/jobs/mine", "jobs/mine", "6400000 100000", 16),
         ("/jobs/mine", "jobs/mine", "max 100000", 16),
         ("/jobs/mine", "jobs/yours", "100000 100000", 16),
         ("/", ".", "200000 100000", 2),  # a container's own group
@@ -94,11 +94,12 @@ def test_the_environment_depends_on_the_processor_and_keeps_the_users_choices(
     assert os.environ == kept | choices | prepared
 
 
-def test_the_program_prepares_the_environment_before_it_imports_pytorch(start, tmp_path):
+@pytest.mark.parametrize("program", [SCRIPT, ROOT / "benchmarks" / "training_speed.py"])
+def test_a_program_prepares_the_environment_before_it_imports_pytorch(start, tmp_path, program):
     content = "import os; print(os.environ['GOMP_SPINCOUNT'], flush=True); os._exit(0)"
     (tmp_path / "torch.py").write_text(content)
     environment = {name: value for name, value in os.environ.items() if name not in CHOSEN}
-    process = start(SCRIPT, env=environment | {"PYTHONPATH": str(tmp_path)})
+    process = start(program, env=environment | {"PYTHONPATH": str(tmp_path)})
     assert process.communicate() == ("10000\n", "")
 
 
@@ -136,21 +137,22 @@ def test_denormal_numbers_are_flushed_inside_the_block_only():
 @pytest.mark.parametrize(
     ("processes", "before", "chosen", "usable", "inside"),
     [
-        (1, 2, "7", 1, 2),  # PyTorch has read the user's number when it was imported
-        (1, 4, None, 2, 2),  # no more than the usable cores
-        (1, 2, None, 4, 2),
-        (2, 2, "1", 6, 3),  # 1 is torchrun's own number
-        (2, 2, "1", 1, 1),
-        (2, 2, "2", 6, 2),
-        (2, 2, None, 6, 3),
+        (1, 2, {"OMP_NUM_THREADS": "7"}, 1, 2),  # PyTorch has read it when it was imported
+        (1, 4, {}, 2, 2),  # no more than the usable cores
+        (1, 2, {}, 4, 2),
+        (1, 4, {ONE_OF_SEVERAL: "3"}, 8, 3),
+        (2, 2, {"OMP_NUM_THREADS": "1"}, 6, 3),  # 1 is torchrun's own number
+        (2, 2, {"OMP_NUM_THREADS": "1"}, 1, 1),
+        (2, 2, {"OMP_NUM_THREADS": "2"}, 6, 2),
+        (2, 2, {}, 6, 3),
     ],
 )
 def test_the_number_of_threads_is_the_users_or_a_share_of_the_usable_cores(
     cores, torchrun, monkeypatch, processes, before, chosen, usable, inside
 ):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if chosen:
-        monkeypatch.setenv("OMP_NUM_THREADS", chosen)
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
     if processes > 1:
         torchrun()
     cores(usable)

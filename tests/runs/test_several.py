@@ -14,10 +14,11 @@ import pytest
 import torch
 from conftest import wait_for
 
+from codebase.compute.processor import ONE_OF_SEVERAL
 from codebase.runs import several
 from codebase.runs.folder import RunFolder
 from codebase.runs.results import read_results
-from codebase.runs.several import ONE_OF_SEVERAL, run_each
+from codebase.runs.several import run_each
 from codebase.settings import Settings
 from codebase.system.errors import Interrupted
 from codebase.train import train
@@ -59,19 +60,24 @@ sys.exit(beside > 3)
     assert Path("order").read_text() == "01234"
 
 
-@pytest.mark.parametrize(("jobs", "threads", "share"), [(2, 5, 2), (2, 1, 1), (0, 3, 3), (9, 8, 4)])
+@pytest.mark.parametrize(
+    ("jobs", "threads", "share", "user"), [(2, 5, 2, "5"), (2, 1, 1, None), (9, 8, 4, None)]
+)
 def test_processes_share_the_threads_but_no_input_output_terminal_and_batches_of_torchrun(
-    monkeypatch, capfd, jobs, threads, share
+    monkeypatch, capfd, jobs, threads, share, user
 ):
     """Standard output is only for the table, and Ctrl-C reaches the parent alone."""
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("OMP_NUM_THREADS", user or "")
+    if not user:
+        monkeypatch.delenv("OMP_NUM_THREADS")
     names = ("OMP_NUM_THREADS", ONE_OF_SEVERAL, "TORCHELASTIC_RUN_ID")
     program = f"""
 print("output", file=sys.stdout, flush=True)
 without = os.path.samefile("/dev/stdin", os.devnull) and os.getsid(0) == os.getpid()
 sys.exit(f"{{[os.environ.get(name) for name in {names}]}} {{without}}")
 """
-    message = f"['{share}', '1', None] True"
+    message = f"{[str(share) if user else None, str(share), None]} True"
     assert each(program, RUNS[:2], jobs, threads) == {0: message, 1: message}
     output, errors = capfd.readouterr()
     assert output == "" and errors.count(message) == 2
