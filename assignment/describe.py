@@ -141,7 +141,7 @@ def combination(nelbo: Tensor, kl: Tensor, rec: Tensor) -> Part:
     """The factors of KL and REC in NELBO, whatever these are; or its difference from their sum."""
     for a, b in product(FACTORS, FACTORS):
         if ((nelbo - a * kl - b * rec).abs() < 1e-4 + 2e-5 * nelbo.abs()).all():
-            return {f"NELBO is {a} KL + {b} REC": Quantity()}
+            return {f"NELBO is {a} times KL plus {b} times REC": Quantity()}
     return {"NELBO - (KL + REC)": average((nelbo - kl - rec)[:, None])}
 
 

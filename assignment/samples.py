@@ -35,7 +35,7 @@ def noise_of(x: Tensor, m: Tensor, v: Tensor, name: str, calls: int = 1) -> Part
         f"variance of {name}": average(centred**2),
         f"overall mean of {name}": average(noise.mean((1, 2))[:, None]),
         f"overall variance of {name}": average(centred.square().mean((1, 2))[:, None]),
-        f"mean size of {name}": average(noise.abs().mean((1, 2))[:, None]),
+        f"mean absolute value of {name}": average(noise.abs().mean((1, 2))[:, None]),
         **correlation("neighbouring dimensions", batches[..., :-1], batches[..., 1:]),
         **correlation("neighbouring images", batches[:, :-1], batches[:, 1:]),
         **correlation("the halves of a batch", batches[:, :-half], batches[:, half:]),
