@@ -1,4 +1,4 @@
-"""Probability, against torch.distributions, closed forms, Monte Carlo and finite differences."""
+"""Probability, against torch.distributions and closed forms."""
 
 import math
 

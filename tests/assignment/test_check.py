@@ -11,6 +11,7 @@ from wrong_solutions import RIGHT, UNKNOWN, WRONG
 from assignment import ROOT, TASKS, VISUALIZE, check, judging, known
 from codebase.models.vae import VAE
 
+pytestmark = pytest.mark.slow
 STUDENTS = ROOT / "tests" / "solutions"
 FILES = {task.name: task.file for task in TASKS}
 FURTHER = [task.name for task in TASKS if not task.number]
@@ -46,7 +47,6 @@ def points(text):
     return [int(number) for number in re.match(r"(\d+) of (\d+) points", text).groups()]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("solution", sorted(path.parent.name for path in STUDENTS.glob("*/vae.py")))
 def test_right_solutions_get_all_points(checked, solution):
     is_bare = solution == "bare"
@@ -57,7 +57,6 @@ def test_right_solutions_get_all_points(checked, solution):
     assert all(f"has no {name}" in texts[name] for name in missing)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mistake", WRONG)
 def test_a_mistake_is_named(checked, mistake):
     name, old, new, words = WRONG[mistake]

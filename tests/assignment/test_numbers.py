@@ -59,6 +59,7 @@ def test_each_mistake_is_told_apart(name):
         assert not unexplained
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [task.name for task in TASKS])
 def test_the_file_of_a_hand_out_is_up_to_date(name):
     """Of the mistakes, which take long, only some are compared."""
