@@ -243,13 +243,12 @@ def test_a_hand_in_that_cannot_be_read_is_refused_in_a_sentence(found, case):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("pack", [zipped, tarred])
-def test_a_large_archive_is_refused_before_it_is_unpacked(found, monkeypatch, pack):
+@pytest.mark.parametrize(("name", "pack"), [("hw.zip", zipped), ("hw.tgz", tarred)])
+def test_an_archive_with_large_files_of_the_tasks_is_refused(found, monkeypatch, name, pack):
     monkeypatch.setattr(archives, "LARGEST", 10_000)
-    content = pack({"utils.py": "0" * 100_000})
-    assert len(content) < 1_000
     with pytest.raises(UserError, match="large"):
-        found({f"hw.{'zip' if pack is zipped else 'tgz'}": content})
+        found({name: pack({"utils.py": "0" * 100_000})})
+    assert found({name: pack({"data.bin": "0" * 100_000, **TEXTS})}).files == TEXTS
 
 
 def test_a_file_that_is_not_python_is_left_to_the_check(found):
