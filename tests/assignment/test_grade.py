@@ -119,12 +119,14 @@ def test_an_interrupted_table_says_who_is_not_graded_yet(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_zip_is_graded_beside_it(graded, tmp_path):
+def test_a_zip_is_graded_beside_it_and_again_for_further_tasks(tmp_path):
     with ZipFile(tmp_path / "class.zip", "w") as archive:
         archive.writestr("jane/utils.py", UTILS)
         archive.writestr("john/report.pdf", "")
     assert grade.main([str(tmp_path / "class.zip")]) == 0
     assert [row["sum"] for row in table(tmp_path / "class").values()] == ["3", "0"]
+    grade.main([str(tmp_path / "class.zip"), "--tasks", "kl_normal"])
+    assert [row["kl_normal"] for row in table(tmp_path / "class").values()] == ["3", "0"]
 
 
 @pytest.mark.parametrize("name", ["missing", "hand-in", "broken.zip"])

@@ -55,6 +55,7 @@ WRONG = {
     "exchanged": (KL, "dim = qm", "qm, qv, pm, pv = pm, pv, qm, qv; dim = qm", "compute KL(q, p)"),
     "a missing -1": (KL, " - dim)", ")", "-1 of each dimension is missing"),
     "-1 once": (KL, "- dim)", "- 1)", "has its -1 once"),
+    "a column": (KL, "- dim)", "- dim)[:, None]", "a dimension too many"),
     "deviations": (KL, "dim = qm", "qv, pv = qv.sqrt(), pv.sqrt(); dim = qm", "deviations stand"),
     "averaged over pixels": (LB, "sum(dim=1)", "mean(dim=1)", "averaged over the pixels"),
     "a squared error": (LB, CROSS_ENTROPY, "((x - logits.sigmoid()) ** 2)", "a squared error"),
