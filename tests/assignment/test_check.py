@@ -96,6 +96,11 @@ def test_two_mistakes_are_named_and_each_costs_its_part(checked):
     assert points(text) == [2, 6]  # NELBO is the sum of both, and has its gradients.
 
 
+def test_latents_that_are_wrong_cost_the_points_of_rec(checked):
+    _, texts = checked([WRONG["the mean decoded"][:3]])
+    assert points(texts["negative_elbo_bound"]) == [4, 6]
+
+
 @pytest.mark.parametrize("mistake", ["the variance as the deviation", "a missing -1", "-1 once"])
 def test_a_mistake_costs_points_once(checked, mistake):
     name, *change = WRONG[mistake][:3]

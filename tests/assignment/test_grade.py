@@ -75,6 +75,7 @@ def test_equal_functions_are_noted_for_the_teacher_alone(graded):
     assert "copycat" in rows["doejane"]["notes"]
     assert "doejane" in rows["copycat"]["notes"]
     assert "copycat" not in rows["roejohn"]["notes"]
+    assert "=cmd" not in rows["broken"]["notes"]  # Neither has any.
     assert "copycat" not in (graded / "feedback" / "doejane.txt").read_text()
 
 

@@ -18,7 +18,7 @@ from assignment.submission import Submission
 pytestmark = pytest.mark.slow
 
 SENT = ROOT / "tests" / "solutions" / "rsample"
-SAMPLE, BOUND, *_ = TASKS
+SAMPLE, BOUND, *_, SAMPLE_X = TASKS
 LINE = "    z = Normal(m, v.sqrt()).rsample()\n"
 
 
@@ -65,6 +65,27 @@ def test_what_fails_is_told_in_a_sentence(checked, line, words):
     assert words in text
 
 
+def test_an_earlier_answer_is_not_judged_again(checked):
+    line = "__import__('sys').argv[0].endswith('vae.py') and __import__('os')._exit(0)"
+    points, text = checked(line, tasks=(SAMPLE, BOUND))
+    assert points == [3, 0]
+    assert "ended with status 0" in text
+
+
+def test_a_file_that_was_not_sent_is_not_replaced_by_ours():
+    files = {"codebase/models/vae.py": (SENT / "vae.py").read_text()}
+    (result,) = grade(Submission(files, {}, [], {}), [BOUND])
+    assert result.points == 0
+    assert "utils.py was not sent" in result.lines[0]
+
+
+def test_the_whole_check_has_a_limit(checked):
+    """The first two functions take a third of it each, so less is left than the third may take."""
+    points, text = checked("while True: pass", tasks=(SAMPLE, BOUND, SAMPLE_X), seconds=3.0)
+    assert points == [0, 0, 0]
+    assert "limit of 3 seconds" in text
+
+
 def test_arguments_and_types_of_a_script_cost_no_points(checked):
     first = "import argparse, torch\nargparse.ArgumentParser().parse_args()\n"
     points, text = checked(first=first + "torch.set_default_dtype(torch.float64)\n")
@@ -78,7 +99,7 @@ def test_processes_that_are_left_running_are_killed(checked, group):
     points, _ = checked(first=fork)
     assert points == [3]
     if sys.platform == "linux":
-        assert not children(process._helpers[0].pid)
+        assert not [child for helper in process._idle for child in children(helper.pid)]
 
 
 def children(parent):

@@ -99,6 +99,11 @@ def test_of_several_written_files_that_of_the_program_is_read(found):
     assert "not utils.py" in sent.notes[1]
 
 
+def test_of_several_copies_the_newest_is_read(found):
+    copies = {f"utils ({i}).py": f"{TEXTS[UTILS]}# {i}\n" for i in (2, 3, 1)}
+    assert found(copies).files == {UTILS: copies["utils (3).py"]}
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16"])
 def test_encodings_and_line_ends_are_read(found, encoding):
     text = f"# -*- coding: {encoding.replace('-sig', '')} -*-\n# Kühn\n" + TEXTS[UTILS]
@@ -117,6 +122,7 @@ def test_a_notebook_is_read_without_magics_and_without_what_would_run(found):
         "def bound(self, x):\n    return x",
         "VAE.negative_elbo_bound = bound",
         "for epoch in range(10):\n    model = train()",
+        "This is prose.",
     ]
     sent = found({"solution.ipynb": notebook(*cells)})
     utils, vae = (sent.files[name] for name in (UTILS, VAE))
