@@ -31,9 +31,6 @@ pytestmark = pytest.mark.usefixtures("place")
 LINEAR = TINY._replace(lr_schedule="linear")
 
 
-# The same bytes after an interruption.
-
-
 def test_an_interrupted_and_resumed_run_has_the_same_bytes(monkeypatch):
     """The solution needs random numbers unevenly, and counts the steps in an attribute."""
     plain = VAE.loss
@@ -51,14 +48,12 @@ def test_an_interrupted_and_resumed_run_has_the_same_bytes(monkeypatch):
     monkeypatch.setattr(VAE, "loss", loss)
     settings = LINEAR._replace(iter_max=110)
     whole = uninterrupted(settings, iter_save=60)
-    folder = RunFolder(settings)
-    reached = 0
+    folder, steps = RunFolder(settings), []
     for after in (1, 21, 38, 1, 30):  # after the first step, an epoch, and at a checkpoint
-        stop = interrupt(settings, after, iter_save=60, resume=True)
-        reached += after
-        assert f"step {reached};" in str(stop)
-        assert state_step(folder) == reached
+        interrupt(settings, after, iter_save=60, resume=True)
+        steps.append(state_step(folder))
         torch.randn(7)
+    assert steps == [1, 22, 60, 61, 91]
     model = train_small(settings, iter_save=60, resume=True)
     assert results_in(folder.path) == whole
     assert same_parameters(model, load_small(settings))
@@ -126,18 +121,14 @@ def change_state(change):
 
 def test_a_state_of_version_1_0_0_is_resumed():
     """It has neither the sums of the files nor the numbers of the modules, and fewer settings."""
+
+    def age(state):
+        del state["files"], state["training"]["numbers"], state["settings"]["valid"]
+
     interrupt(after=7)
-    for change in (
-        lambda state: state.pop("files"),
-        lambda state: state["training"].pop("numbers"),
-        lambda state: state["settings"].pop("valid"),
-    ):
-        change_state(change)
+    change_state(age)
     train_small(resume=True)
     assert RUN.saved_steps() == [30]
-
-
-# Refusing to resume.
 
 
 def refused(settings=TINY):
@@ -154,18 +145,16 @@ def refused(settings=TINY):
 @pytest.mark.parametrize(
     ("other", "settings", "changes"),
     [
-        (TINY._replace(nn="v1"), TINY, ["nn was v1 and is tiny"]),
-        (TINY._replace(z=3, run=1), TINY, ["z was 3 and is 2", "run was 1 and is 0"]),
-        (TINY._replace(lr=0.002), TINY, ["lr was 0.002 and is 0.001"]),
-        (LINEAR, TINY, ["lr_schedule was linear and is constant"]),
-        (LINEAR._replace(iter_max=20), LINEAR, ["iter_max was 20 and is 30"]),
+        (TINY._replace(z=3, run=1), TINY, "z was 3 and is 2, run was 1 and is 0"),
+        (LINEAR, TINY, "lr_schedule was linear and is constant"),
+        (LINEAR._replace(iter_max=20), LINEAR, "iter_max was 20 and is 30"),
     ],
 )
 def test_a_state_from_other_settings_is_refused(other, settings, changes):
     interrupt(other)
     RunFolder(other).path.rename(RunFolder(settings).path)
     sentence = refused(settings)
-    assert f"settings: {', '.join(changes)}; " in sentence and "--resume 1" in sentence
+    assert f"settings: {changes}; " in sentence and "--resume 1" in sentence
 
 
 def test_a_changed_file_of_code_is_not_resumed_and_warned_of(monkeypatch, tmp_path, capsys):
@@ -195,7 +184,6 @@ def reverse_parameters(state):
     [
         lambda state: state.update(settings=[1]),
         lambda state: state.update(window=torch.zeros(1)),
-        lambda state: state["training"].update(step="x"),
         lambda state: state["training"].update(step=-3),
         lambda state: state["training"]["numbers"].update({"": {"loss": 3}}),
         lambda state: state["training"]["numbers"].update({"": {"calls": "many"}}),
@@ -216,9 +204,6 @@ def test_a_state_that_is_lost_or_damaged_is_refused():
         assert RUN.state.name in refused()
     RUN.state.unlink()
     assert RUN.state.name in refused()
-
-
-# An earlier run.
 
 
 @pytest.mark.parametrize("diverges", [True, False])

@@ -28,15 +28,13 @@ RUNS = [Settings(run=run) for run in range(5)]
 BEGINNING = """
 import os, pathlib, signal, sys, time
 run = int(sys.argv[-1].removeprefix("--run="))
+touch = lambda name: pathlib.Path(name).touch()
 
 def wait_for(*names):
     deadline = time.monotonic() + 60
     while not all(os.path.exists(name) for name in names):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-def touch(name):
-    pathlib.Path(name).touch()
 """
 
 
@@ -71,7 +69,7 @@ print("output", file=sys.stdout, flush=True)
 without = os.path.samefile("/dev/stdin", os.devnull) and os.getsid(0) == os.getpid()
 sys.exit(f"{{[os.environ.get(name) for name in {names}]}} {{without}}")
 """
-    message = f"['{share}', '1', None] True"
+    message = f"['{share}', '{share}', None] True"
     assert each(program, RUNS[:2], jobs, threads) == {0: message, 1: message}
     output, errors = capfd.readouterr()
     assert output == "" and errors.count(message) == 2
@@ -79,16 +77,12 @@ sys.exit(f"{{[os.environ.get(name) for name in {names}]}} {{without}}")
 
 
 @pytest.mark.parametrize(
-    ("device", "rank", "size", "jobs"),
-    [("cpu", 0, 1, 5), ("cuda", 0, 1, 1), ("cpu", 0, 2, 1), ("cpu", 1, 2, 1)],
+    ("device", "rank", "size", "jobs"), [("cpu", 0, 1, 5), ("cuda", 0, 1, 1), ("cpu", 1, 2, 1)]
 )
 def test_one_run_per_thread_trains_at_a_time_but_one_on_a_gpu_or_under_torchrun(
     run_vae, monkeypatch, device, rank, size, jobs
 ):
-    """Processes of torchrun share the runs, and the first one decides on data and prints.
-
-    Under torchrun, each run gets the device of its process.
-    """
+    """Processes of torchrun share the runs, which get their devices, and only the first prints."""
 
     def run_each(runs, command, *numbers):
         assert [settings.run for settings in runs] == [0, 1, 2][rank::size]
@@ -98,19 +92,18 @@ def test_one_run_per_thread_trains_at_a_time_but_one_on_a_gpu_or_under_torchrun(
         return {settings.run: "not today" for settings in runs}
 
     processes = SimpleNamespace(first=rank == 0, rank=rank, size=size, gather=dict)
-    processes.broadcast = lambda value: value or "synthetic"
-    resolved = {"synthetic": "synthetic"} | ({} if rank else {"auto": "synthetic"})
+    processes.broadcast = lambda value: value or "synthetic"  # of the first process
     # A process that only starts others does not probe the device.
     chosen = {False: torch.device(device)}
     monkeypatch.setattr("codebase.compute.processor.choose_device", lambda _, probe: chosen[probe])
-    monkeypatch.setattr("codebase.datasets.loading.resolve", lambda name, _: resolved[name])
     monkeypatch.setattr("codebase.compute.processes.connected", lambda _: nullcontext(processes))
     monkeypatch.setattr("codebase.runs.several.run_each", run_each)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
-    finished = run_vae("--runs", 3, "--z", 3)
+    data = ("--data_dir", "nowhere") if rank else ("--dataset", "synthetic")
+    finished = run_vae("--runs", 3, "--z", 3, *data)
     assert finished.returncode == (rank == 0)
-    assert finished.stdout.count("failed: not today") == (0 if rank else len([0, 1, 2][::size]))
+    assert finished.stdout.count("failed: not today") == (0 if rank else 3)
 
 
 def test_the_bar_counts_shares_of_runs_so_that_it_knows_the_time_that_remains(monkeypatch, capsys):
@@ -149,8 +142,7 @@ def test_a_run_that_fails_is_reported_by_the_line_of_its_error_and_stops_no_othe
     assert Path("ended").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_is_passed_to_every_process_and_all_save(stray, monkeypatch, number):
+def test_a_signal_is_passed_to_every_process_and_all_save(stray, monkeypatch):
     """A process that starts while the signal comes is ended, too."""
     program = """
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(touch(f"saved-{run}")))
@@ -163,24 +155,18 @@ wait_for("the signal")
             super().__init__(command, **options)
             if command[-1] == "--run=1":
                 wait_for(lambda: Path("begun-0").exists() and Path("begun-1").exists())
-                os.kill(os.getpid(), number)
+                os.kill(os.getpid(), signal.SIGHUP)
 
     monkeypatch.setattr("codebase.runs.several.Popen", Started)
     with pytest.raises(Interrupted, match="--resume 1") as caught:
         each(program, jobs=3)
-    assert caught.value.status == 128 + number
+    assert caught.value.status == 128 + signal.SIGHUP
     begun = {path.name for path in Path().glob("*-*")}
     assert begun == {"begun-0", "begun-1", "saved-0", "saved-1"}  # no other run has begun
     assert stray == []
 
 
-def be_parent(folder, program):
-    """Be a process that starts two runs in a folder."""
-    os.chdir(folder)
-    each(program, RUNS[:2])
-
-
-def test_runs_whose_parent_is_killed_go_on_to_their_end(forking, place):
+def test_runs_whose_parent_is_killed_go_on_to_their_end(forking):
     """They do not write into a pipe that nobody reads."""
     program = """
 touch(f"begun-{run}")
@@ -188,7 +174,7 @@ wait_for("go")
 print(10_000 * "a line\\n", file=sys.stderr, flush=True)
 touch(f"ended-{run}")
 """
-    killed = forking.Process(target=be_parent, args=(place, program))
+    killed = forking.Process(target=each, args=(program, RUNS[:2]))
     killed.start()
     wait_for(lambda: len([*Path().glob("begun-*")]) == 2)
     killed.kill()

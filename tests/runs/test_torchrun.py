@@ -92,8 +92,7 @@ def folder(tmp_path_factory, forking):
     store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     started = []
     for rank in range(3):
-        arguments = (rank, folder, store.port)
-        started.append(forking.Process(target=work, args=arguments, daemon=True))
+        started.append(forking.Process(target=work, args=(rank, folder, store.port), daemon=True))
         started[-1].start()
     for process in started:
         process.join(300)
@@ -159,8 +158,8 @@ def test_torchrun_restarts_killed_processes_and_their_run_goes_on(forking, small
     (script.parent / "codebase/models/nns/dying.py").write_text(DYING)
     run = Settings("dying", 3, batch_size=200, iter_max=200, dataset="synthetic")
     options = ["--standalone", "--nproc-per-node=2", "--max-restarts=1", str(script), *small]
-    options += ["--nn=dying", "--batch_size=200", "--iter_max=200", "--iter_save=100"]
-    options += ["--resume=1"]
+    run_options = "--nn=dying --batch_size=200 --iter_max=200 --iter_save=100 --resume=1"
+    options += run_options.split()
     torchrun = Path(dist.__file__).with_name("run.py")
     launcher = forking.Process(target=run_script, args=(torchrun, options, tmp_path, 0, 1, 0))
     launcher.start()
