@@ -78,17 +78,15 @@ def test_the_error_of_an_absent_file_says_what_there_is(tmp_path):
     linear = Settings(lr_schedule="linear", iter_max=50)
     run, other = RunFolder(linear, tmp_path), RunFolder(linear._replace(iter_max=40), tmp_path)
     assert refused(run.model(50)).endswith("; train first")
-    for folder in (run, other):
-        folder.path.mkdir()
+    run.path.mkdir()
+    other.path.mkdir()
     for file in (run.model(30), run.model(10), run.model(50).with_suffix(".pth")):
         file.touch()
     checkpoint.save({"training": {"step": 26}}, run.state)
     sentence = refused(run.model(50))
-    assert "model-00010.pt, model-00030.pt; " in sentence
-    for hint in ("--iter_max", "model-00050.pth", other.path.name, "--resume 1", "step 26"):
-        assert hint in sentence
-    assert run.path.name not in sentence
-    assert "--resume" not in refused(run.model(20))
+    hints = ("model-00010.pt, model-00030.pt; ", "--iter_max", "model-00050.pth", other.path.name)
+    assert all(hint in sentence for hint in (*hints, "--resume 1", "step 26"))
+    assert run.path.name not in sentence and "--resume" not in refused(run.model(20))
 
 
 @pytest.mark.filterwarnings("ignore")  # TorchScript is deprecated
@@ -129,8 +127,7 @@ def test_an_entry_that_is_marked_a_folder_is_refused(path):
     with zipfile.ZipFile(SMALL_FILE) as archive, zipfile.ZipFile(path, "w") as changed:
         for entry in archive.infolist():
             content = archive.read(entry)
-            if entry.filename.endswith("data/0"):
-                entry.external_attr |= 0x10
+            entry.external_attr |= 0x10 if entry.filename.endswith("data/0") else 0
             changed.writestr(entry, content)
     assert "damaged" in refused(path, nn.Linear(20, 10))
 

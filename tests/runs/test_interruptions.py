@@ -6,8 +6,6 @@ import resource
 import signal
 import time
 from contextlib import nullcontext
-from pathlib import Path
-
 import pytest
 import torch
 from conftest import NETWORKS, wait_for
@@ -25,6 +23,7 @@ from training import (
 )
 
 from codebase import utils
+from codebase.bounds import Bounds, Measured
 from codebase.models import nns
 from codebase.runs import checkpoint, run_writer
 from codebase.system.errors import Interrupted, UserError
@@ -59,30 +58,28 @@ def test_a_signal_in_the_last_step_leaves_a_complete_run():
     assert RUN.saved_steps() == [state_step()] == [30]
 
 
-def poison(patch, what, step, value, index=-1):
-    """Change the loss of a step, or a parameter after it, or a bound of its model."""
-    take_step, measure = Training.take_step, run_writer.measure
+def poison(patch, step, value, index=None):
+    """Change the loss of a step, or a parameter after it."""
+    take_step = Training.take_step
 
     def poisoned_step(training, images):
         losses = take_step(training, images)
-        if training.step == step and what != "bound":
-            parameter = [*training.model.parameters()][index].data
-            (parameter if what == "parameter" else losses[:1])[-1] = value
+        if training.step == step:
+            changed = losses if index is None else [*training.model.parameters()][index].data
+            changed[0] = value
         return losses
 
-    def poisoned_bounds(model, images):
-        measured = measure(model, images)
-        is_due = what == "bound" and RUN.saved_steps() == [step - 10]
-        return measured._replace(all=measured.all._replace(nelbo=value)) if is_due else measured
-
     patch.setattr(Training, "take_step", poisoned_step)
-    patch.setattr(run_writer, "measure", poisoned_bounds)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize(("what", "step"), [("loss", 13), ("parameter", 20), ("bound", 20)])
 def test_a_run_that_diverges_ends_and_all_its_files_are_finite(monkeypatch, what, step, value):
-    poison(monkeypatch, what, step, value)
+    if what == "bound":
+        first, wrong = (Measured(Bounds(1.0, 1.0, 1.0), Bounds(x, 1.0, 1.0)) for x in (2.0, value))
+        monkeypatch.setattr(run_writer, "measure", lambda *_, left=[first, wrong]: left.pop(0))
+    else:
+        poison(monkeypatch, step, value, index=-1 if what == "parameter" else None)
     with pytest.raises(UserError, match=rf"diverged.* step {step} .*--lr") as caught:
         train_small(iter_save=10, seconds_between_states=0)
     assert caught.value.status == 1 and str(RUN.model(10)) in str(caught.value)
@@ -103,7 +100,7 @@ def test_a_value_error_of_torch_distributions_is_a_divergence_if_the_model_diver
     with pytest.raises(ValueError, match="constraint"):
         train_small()
     monkeypatch.setattr(utils, "sample_gaussian", sample)
-    poison(monkeypatch, "parameter", 13, torch.nan, index=2)
+    poison(monkeypatch, 13, torch.nan, index=2)
     with pytest.raises(UserError, match=r"diverged.* step 13 "):
         train_small(seconds_between_states=1_000_000)
 
@@ -149,22 +146,20 @@ def test_a_refused_save_is_made_up_for_at_the_next_one_and_only_the_last_is_an_e
     assert until == 30 or results_in(RUN.path) == whole
 
 
-def train_and_wait(folder: Path) -> None:
-    """Train in a folder, and wait in step 25 to be killed."""
-    os.chdir(folder)
+def train_and_wait() -> None:
+    """Train, and wait in step 25 to be killed."""
     nns.__path__.append(str(NETWORKS))
     with after_each_step(lambda step, _: step == 25 and time.sleep(600)):
         train_small(iter_save=10)
 
 
-def test_a_second_process_is_refused_until_the_first_one_is_killed(place, forking):
-    first = forking.Process(target=train_and_wait, args=(place,), daemon=True)
+def test_a_second_process_is_refused_until_the_first_one_is_killed(forking):
+    first = forking.Process(target=train_and_wait, daemon=True)
     first.start()
     wait_for(lambda: RUN.saved_steps() == [10, 20] or not first.is_alive())
     before = files_in(RUN.path.parent)
-    for resume in (False, True):
-        with pytest.raises(UserError, match=f"another process .* {RUN.path}"):
-            train_small(iter_save=10, resume=resume)
+    with pytest.raises(UserError, match=f"another process .* {RUN.path}"):
+        train_small(iter_save=10, resume=True)
     assert files_in(RUN.path.parent) == before
     first.kill()
     first.join()
