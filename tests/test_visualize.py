@@ -28,15 +28,12 @@ def shown(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "count", "rows", "columns", "title"),
-    [((5, (2, 3)), 5, 2, 3, "a model"), ((200, (10, 20), None, "a run"), 200, 10, 20, "a run")],
+    ("title", "count", "rows", "columns"), [("", 5, 2, 3), ("a run", 200, 10, 20)]
 )
-def test_samples_are_shown_row_by_row_without_a_path(shown, options, count, rows, columns, title):
-    visualize_samples(Numbered(name="a model"), *options)
-    assert shown == [[1]]
-    assert title in plt.gcf().get_suptitle()
-    (axes,) = plt.gcf().axes
-    grid = cells(axes, rows, columns).flatten(0, 1)
+def test_samples_are_shown_row_by_row_without_a_path(shown, title, count, rows, columns):
+    visualize_samples(Numbered(name="a model"), count, (rows, columns), title=title)
+    assert shown == [[1]] and (title or "a model") in plt.gcf().get_suptitle()
+    grid = cells(plt.gca(), rows, columns).flatten(0, 1)
     assert number(grid[:count]).tolist() == list(range(count))
     assert not grid[count:].any()
 

@@ -6,6 +6,7 @@ import resource
 import signal
 import time
 from contextlib import nullcontext
+
 import pytest
 import torch
 from conftest import NETWORKS, wait_for
