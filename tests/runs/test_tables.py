@@ -134,8 +134,8 @@ def test_each_settings_has_a_line_with_the_lowest_bound_first(compared):
         ["z=2, kl_weight=4.0", "20000", "1"],
     ]
     for line, settings in zip(saved, (best, USUAL, other), strict=True):
-        own = {"steps" if key == "iter_max" else key: x for key, x in settings._asdict().items()}
-        assert all(line[key] == str(x) for key, x in own.items() if key != "run")
+        own = settings._asdict() | {"steps": settings.iter_max}
+        assert all(line[key] == str(own[key]) for key in own if key not in ("iter_max", "run"))
     for name, column in columns.items():
         assert lines[1][name] == f"{mean(column):.2f} ± {stdev(column):.2f}"
         written = [float(saved[1][column]) for column in (name, f"{name} deviation")]
