@@ -117,7 +117,7 @@ def test_further_measurements_are_printed_and_saved(run, synthetic_images):
 
 
 @pytest.mark.slow
-def test_every_option_reaches_the_run(run_vae, small, synthetic_images, tmp_path, monkeypatch):
+def test_every_option_reaches_the_run(run_vae, small, synthetic_images):
     options = "--z 2 --iter_max 12 --iter_save 5 --batch_size 7 --run 4 --lr 5e-4 "
     options += "--lr_schedule linear --kl_weight 2.5 --valid 90"
     finished = run_vae(*small, *options.split())
@@ -128,9 +128,7 @@ def test_every_option_reaches_the_run(run_vae, small, synthetic_images, tmp_path
     assert lines_with("510 training, 90 validation and 300 test images", finished)
     assert len(lines_with("NELBO", finished)) == 3
 
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir("elsewhere")
-    train(chosen, synthetic_images.hold_out(90), CPU, iter_save=5)
+    train(chosen, synthetic_images.hold_out(90), CPU, iter_save=5)  # moves that run aside
     assert models == [folder.model(step).read_bytes() for step in (5, 10, 12)]
 
 
@@ -156,6 +154,7 @@ def test_a_run_of_the_assignment_also_writes_its_picture_and_page(run_vae, monke
     [
         ("--train 0", 1, f"no checkpoint {RUN.model(30)}"),
         ("--valid 600", 2, "--valid"),
+        ("--batch_size 601", 2, "600"),
         # A folder that is named and has no MNIST is perhaps a slip of typing, and the shell does
         # not expand --data_dir=~/mnist.
         ("--dataset auto --data_dir=~/mnist", 1, "/home/mnist/MNIST/raw"),
@@ -193,8 +192,7 @@ def test_a_report_continues_after_a_fault(run_vae, small, monkeypatch):
     assert len(lines_with("NELBO", finished)) == 2
     found = json.loads(RUN.results(30).read_text(), parse_constant=pytest.fail)
     assert found["negative IWAE"] == {}
-    written = [path.stem for path in sorted(RUN.path.glob("*.png")) if path.is_file()]
-    assert written == ["latent_space", "learning_curve", "reconstructions", "visualizing_result"]
+    assert len([path for path in RUN.path.glob("*.png") if path.is_file()]) == 4
 
 
 @pytest.mark.slow

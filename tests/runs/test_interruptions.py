@@ -49,14 +49,9 @@ def test_a_signal_while_files_are_written_stops_the_run_after_the_next_step(monk
         train_small(iter_save=10)
     assert caught.value.status == 128 + signal.SIGHUP  # the first signal
     assert (RUN.saved_steps(), state_step(), stray) == ([10], 11, [])
-    train_small(iter_save=10, resume=True)
+    with signal_after(19):  # in the last step there is none to stop before
+        train_small(iter_save=10, resume=True)
     assert results_in(RUN.path) == whole
-
-
-def test_a_signal_in_the_last_step_leaves_a_complete_run():
-    with signal_after(30):
-        train_small()
-    assert RUN.saved_steps() == [state_step()] == [30]
 
 
 def poison(patch, step, value, index=None):

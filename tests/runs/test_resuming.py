@@ -135,8 +135,7 @@ def refused(settings=TINY):
     before = files_in(folder)
     with pytest.raises(UserError) as caught:
         train_small(settings, resume=True)
-    assert files_in(folder) == before
-    assert "\n" not in str(caught.value)
+    assert files_in(folder) == before and "\n" not in str(caught.value)
     return str(caught.value)
 
 
@@ -196,11 +195,9 @@ def test_a_state_of_other_types_or_of_parameters_in_another_order_is_refused(cha
 
 def test_a_state_that_is_lost_or_damaged_is_refused():
     train_small()
-    for content in (b"", RUN.model(30).read_bytes()):
-        RUN.state.write_bytes(content)
+    for damage in (RUN.state.unlink, lambda: RUN.state.write_bytes(b"")):
+        damage()
         assert RUN.state.name in refused()
-    RUN.state.unlink()
-    assert RUN.state.name in refused()
 
 
 @pytest.mark.parametrize("diverges", [True, False])
@@ -215,13 +212,3 @@ def test_a_run_that_fails_at_once_deletes_nothing_of_an_earlier_one(monkeypatch,
     aside = RUN.path.with_name(f"{RUN.path.name}.1")
     assert files_in(aside if diverges else RUN.path) == before
     assert len([*RUN.path.parent.glob("model=*")]) == 1 + diverges
-
-
-def test_too_large_a_batch_is_refused_before_anything_is_written():
-    train_small()
-    before = files_in(RUN.path.parent)
-    with pytest.raises(UserError, match=r"--batch_size.* 205") as caught:
-        train_small(TINY._replace(batch_size=206))
-    assert caught.value.status == 2
-    assert files_in(RUN.path.parent) == before
-    train_small(TINY._replace(batch_size=205))
