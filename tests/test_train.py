@@ -115,7 +115,7 @@ def test_each_process_has_noise_of_its_own_and_the_weights_of_the_first():
         def all_reduce_mean(self, tensors):
             pass
 
-    for step, rank in ((0, 0), (0, 1), (1, 0), (1, 1)):
+    for step, rank in ((0, 1), (1, 0), (1, 1)):
         training = Training(TINY, CPU, Pretended(rank, 2))
         assert torch.equal(training.model.dec.net.bias, new_model(TINY).dec.net.bias + rank)
         training.step = step

@@ -4,12 +4,10 @@ import errno
 import os
 import resource
 import signal
-import time
 from contextlib import nullcontext
 
 import pytest
 import torch
-from conftest import NETWORKS, wait_for
 from torch.distributions import Normal
 from training import (
     RUN,
@@ -25,7 +23,6 @@ from training import (
 
 from codebase import utils
 from codebase.bounds import Bounds, Measured
-from codebase.models import nns
 from codebase.runs import checkpoint, run_writer
 from codebase.system.errors import Interrupted, UserError
 from codebase.train import Training
@@ -142,23 +139,13 @@ def test_a_refused_save_is_made_up_for_at_the_next_one_and_only_the_last_is_an_e
     assert until == 30 or results_in(RUN.path) == whole
 
 
-def train_and_wait() -> None:
-    """Train, and wait in step 25 to be killed."""
-    nns.__path__.append(str(NETWORKS))
-    with after_each_step(lambda step, _: step == 25 and time.sleep(600)):
-        train_small(iter_save=10)
+def test_a_second_process_is_refused_and_changes_nothing():
+    def start_another(*_):
+        before = files_in(RUN.path.parent)
+        with pytest.raises(UserError, match=f"another process .* {RUN.path}"):
+            train_small(resume=True)
+        assert files_in(RUN.path.parent) == before
 
-
-def test_a_second_process_is_refused_until_the_first_one_is_killed(forking):
-    first = forking.Process(target=train_and_wait, daemon=True)
-    first.start()
-    wait_for(lambda: RUN.saved_steps() == [10, 20] or not first.is_alive())
-    before = files_in(RUN.path.parent)
-    with pytest.raises(UserError, match=f"another process .* {RUN.path}"):
-        train_small(iter_save=10, resume=True)
-    assert files_in(RUN.path.parent) == before
-    first.kill()
-    first.join()
-    assert state_step() == 20
-    train_small(iter_save=10, resume=True)
-    assert RUN.saved_steps() == [10, 20, 30]
+    with after_each_step(start_another):
+        train_small(TINY._replace(iter_max=3))
+    assert RUN.saved_steps() == [3]
