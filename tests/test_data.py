@@ -73,8 +73,7 @@ def test_each_epoch_of_a_run_has_every_image_once_in_an_order_of_its_own():
     orders = [torch.cat(batches[i : i + 10]).tolist() for i in (0, 10, 20, 30)]
     assert all(sorted(order) == list(range(1000)) for order in orders)
     assert len({*map(tuple, orders)}) == 4
-    # Other random numbers and the size of the batches do not matter.
-    torch.manual_seed(8)
+    torch.manual_seed(8)  # Other random numbers and the size of the batches do not matter.
     again = torch.cat(some_batches(50, run=3, size=40))
     assert torch.equal(again, torch.cat(batches[:20]))
 

@@ -80,8 +80,7 @@ def test_a_run_prints_what_it_does_and_its_bounds(run, synthetic_images):
     assert lines_with("NELBO", run.trained) == [line.format(subset, "", "100"), of_all]
     assert lines_with("NELBO", run.loaded) == lines_with("NELBO", run.trained)
     assert lines_with("Saved to", run.loaded) == []
-    assert run.results["all test"]["NELBO"] == everything.nelbo
-    assert run.results["seconds"] > 0
+    assert run.results["all test"]["NELBO"] == everything.nelbo and run.results["seconds"] > 0
 
 
 @pytest.mark.slow
@@ -127,7 +126,6 @@ def test_every_option_reaches_the_run(run_vae, small, synthetic_images):
     models = [folder.model(step).read_bytes() for step in (5, 10, 12)]
     assert lines_with("510 training, 90 validation and 300 test images", finished)
     assert len(lines_with("NELBO", finished)) == 3
-
     train(chosen, synthetic_images.hold_out(90), CPU, iter_save=5)  # moves that run aside
     assert models == [folder.model(step).read_bytes() for step in (5, 10, 12)]
 

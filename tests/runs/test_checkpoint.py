@@ -132,9 +132,7 @@ def test_an_entry_that_is_marked_a_folder_is_refused(path):
     assert "damaged" in refused(path, nn.Linear(20, 10))
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("z_prior_v", torch.nan), ("dec.net.4.bias", torch.inf)]
-)
+@pytest.mark.parametrize("name, value", [("z_prior_v", torch.nan), ("dec.net.4.bias", torch.inf)])
 def test_values_that_are_not_finite_are_refused(path, name, value):
     changed = PARAMETERS[name].index_fill(0, torch.tensor([0]), value)
     torch.save(PARAMETERS | {name: changed}, path)

@@ -119,9 +119,7 @@ def test_a_full_disk_deletes_nothing_and_once_there_is_room_the_run_ends_in_the_
 
 
 @pytest.mark.parametrize("until", [10, 30])
-def test_a_refused_save_is_made_up_for_at_the_next_one_and_only_the_last_is_an_error(
-    monkeypatch, capsys, until
-):
+def test_a_refused_save_is_made_up_for_unless_it_is_the_last(monkeypatch, capsys, until):
     """Until a step, no file gets its name, as on a network that is away."""
     whole, steps = uninterrupted(iter_save=10), []
 
