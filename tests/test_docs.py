@@ -44,8 +44,7 @@ CODE = [
 def anchors(page) -> set[str]:
     """The anchors that GitHub gives the headings of a page."""
     headings = re.findall(r"^#+ +(.+?) *$", PROSE[page], re.MULTILINE)
-    plain = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings)
-    return {re.sub(r"[^\w\- ]", "", text).replace(" ", "-") for text in plain}
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
 
 
 def test_links_lead_to_files_and_headings_and_the_readme_to_every_page():
@@ -94,7 +93,6 @@ def test_the_python_that_is_shown_runs(tmp_path, monkeypatch, synthetic_images):
     first, second = (text for language, text in blocks if language == "python")
     names: dict[str, torch.Tensor] = {}
     exec(first, names)
-    assert {*names["x"].unique().tolist()} == {0, 1}
     assert names["x"].shape == names["p"].shape == (16, 784)
     monkeypatch.setattr(loading, "load", lambda *_: synthetic_images)
     monkeypatch.setattr(evaluate, "SUBSET_PASSES", 2)
@@ -115,14 +113,11 @@ def test_the_columns_and_keys_of_the_files_are_explained(run_vae, small):
     metrics, of_several, compared = (next(csv.reader(table.open())) for table in tables)
     page = TEXTS[ROOT / "docs" / "files.md"].replace("IWAE-5000", "IWAE-2")
     sections = dict(section.split("\n", 1) for section in page.split("\n## "))
-    for heading, names in (
-        ("metrics.csv", metrics),
-        ("settings.json", {**settings, **settings["settings"], **settings["starts"][0]}),
-        ("results-NNNNN.json", results),
-        ("The CSV of several runs", of_several),
-        ("compare.csv", [name.removesuffix(" deviation") for name in compared]),
-    ):
-        assert {*names} <= {*SPAN.findall(sections[heading])}
+    names = [metrics, {**settings, **settings["settings"], **settings["starts"][0]}, results]
+    names += [of_several, [name.removesuffix(" deviation") for name in compared]]
+    headings = ("metrics.csv", "settings.json", "results-NNNNN.json", "The CSV of several runs")
+    for heading, explained in zip((*headings, "compare.csv"), names, strict=True):
+        assert {*explained} <= {*SPAN.findall(sections[heading])}
 
 
 def test_the_changes_begin_with_this_version():

@@ -1,41 +1,26 @@
 """The order of imports, and the use of the student's two files."""
 
 import ast
-import inspect
 from collections.abc import Iterator
 
 import pytest
 import torch
 from conftest import ROOT
 
-from codebase import utils
-from codebase.models.vae import VAE
-
 # The given interface: every solution of the assignment has it, and the project uses nothing else.
 UTILS = {
-    "sample_gaussian": ["m", "v"],
-    "gaussian_parameters": ["h", "dim"],
-    "kl_normal": ["qm", "qv", "pm", "pv"],
-    "log_normal": ["x", "m", "v"],
-    "log_bernoulli_with_logits": ["x", "logits"],
-    "log_mean_exp": ["x", "dim"],
-    "duplicate": ["x", "rep"],
+    *("sample_gaussian", "gaussian_parameters", "kl_normal", "log_normal", "duplicate"),
+    *("log_bernoulli_with_logits", "log_mean_exp"),
 }
 METHODS = {
-    "negative_elbo_bound": ["x"],
-    "negative_iwae_bound": ["x", "iw"],
-    "loss": ["x"],
-    "sample_z": ["batch"],
-    "sample_x": ["batch"],
-    "sample_x_given": ["z"],
-    "sample_sigmoid": ["batch"],
-    "compute_sigmoid_given": ["z"],
+    *("negative_elbo_bound", "negative_iwae_bound", "loss", "sample_z", "sample_x"),
+    *("sample_x_given", "sample_sigmoid", "compute_sigmoid_given"),
 }
 SUMMARIES = {"train/loss", "gen/elbo", "gen/kl_z", "gen/rec"}
 MODULE = {name for name in dir(torch.nn.Module()) if not name.startswith("_")}
 MODEL = {"name", "z_dim", "enc", "dec", "z_prior_m", "z_prior_v", "z_prior", *METHODS}
 GIVEN = {
-    **{"utils": {*UTILS}, "vae": {"VAE"}, "model": MODEL | MODULE, "summaries": SUMMARIES},
+    **{"utils": UTILS, "vae": {"VAE"}, "model": MODEL | MODULE, "summaries": SUMMARIES},
     **{"enc": {"encode"} | MODULE, "dec": {"decode"} | MODULE},
 }
 FILES = [ROOT / "run_vae.py", *(ROOT / "codebase").rglob("*.py")]
@@ -58,21 +43,6 @@ def test_only_the_given_interface_of_the_students_files_is_used(path):
     for owner, name in names_used(ast.parse(path.read_text(encoding="utf-8"))):
         if path.name != "vae.py":  # which may have more names
             assert name in GIVEN.get(owner, {name}), (owner, name)
-
-
-def test_our_own_solution_has_the_given_interface_and_nothing_else():
-    """So a call with another name or keyword fails with our own files, too."""
-
-    def arguments(function):
-        return [name for name in inspect.signature(function).parameters if name != "self"]
-
-    functions = {name: f for name, f in vars(utils).items() if inspect.isfunction(f)}
-    assert {name: arguments(function) for name, function in functions.items()} == UTILS
-    model = VAE(z_dim=3)
-    assert {name for name in dir(model) if not name.startswith("_")} - MODULE == MODEL
-    assert {name: arguments(getattr(VAE, name)) for name in METHODS} == METHODS
-    assert arguments(VAE) == ["nn", "name", "z_dim"]
-    assert {*model.loss(torch.zeros(2, 784))[1]} == SUMMARIES
 
 
 def test_imports_go_down_the_layers_only():

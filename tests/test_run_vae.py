@@ -36,9 +36,6 @@ def sentence_of(finished, status):
     return sentence
 
 
-# A run and its report.
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, small):
     """A run that was trained and then loaded: its folder, and what the two commands printed."""
@@ -57,13 +54,12 @@ def run(tmp_path_factory, small):
         assert json.loads(RUN.results(30).read_text()) == results  # with the seconds of training
         model = VAE(nn="tiny", z_dim=3)
         model.load_state_dict(torch.load(RUN.model(30)))
+        picture = (RUN.path / "visualizing_result.png").read_bytes()
     assert (trained.returncode, loaded.returncode) == (0, 0), trained.stderr + loaded.stderr
     # Each model is measured once: those of the steps 20 and 30, and the loaded one.
-    assert len(measured) == 2 * 3
-    assert modes == [(False, False)]
-    return SimpleNamespace(
-        trained=trained, loaded=loaded, folder=folder, model=model, results=results
-    )
+    assert (len(measured), modes) == (2 * 3, [(False, False)])
+    finished = {"trained": trained, "loaded": loaded}
+    return SimpleNamespace(**finished, model=model, results=results, picture=picture)
 
 
 @pytest.mark.slow
@@ -84,19 +80,17 @@ def test_a_run_prints_what_it_does_and_its_bounds(run, synthetic_images):
     assert lines_with("NELBO", run.trained) == [line.format(subset, "", "100"), of_all]
     assert lines_with("NELBO", run.loaded) == lines_with("NELBO", run.trained)
     assert lines_with("Saved to", run.loaded) == []
-    assert run.results["all test"]["NELBO"] == everything.nelbo
-    assert run.results["seconds"] > 0
+    assert run.results["all test"]["NELBO"] == everything.nelbo and run.results["seconds"] > 0
 
 
 @pytest.mark.slow
 def test_a_run_writes_its_picture_into_its_folder(run, tmp_path):
-    picture = RUN.path / "visualizing_result.png"
-    assert lines_with("Visualization", run.trained) == [f"Visualization saved at {picture}"]
-    # Only a run of the assignment's settings also leaves its picture in the current folder.
-    assert not (run.folder / picture.name).exists()
+    """Only a run of the assignment's settings also leaves it in the current folder."""
+    place = RUN.path / "visualizing_result.png"
+    assert lines_with("Visualization", run.trained) == [f"Visualization saved at {place}"]
     with seeded(evaluate.SEED, CPU):
         visualize.visualize_samples(run.model, save_path=tmp_path / "a.png", title=SMALL.title)
-    assert (tmp_path / "a.png").read_bytes() == (run.folder / picture).read_bytes()
+    assert (tmp_path / "a.png").read_bytes() == run.picture
 
 
 @pytest.mark.slow
@@ -106,25 +100,23 @@ def test_further_measurements_are_printed_and_saved(run, synthetic_images):
     samples = (1, 10, 100, 1000)
     bounds = [evaluate.negative_iwae(model, subset, number) for number in samples]
     assert results["negative IWAE"] == dict(zip(map(str, samples), bounds, strict=True))
-    assert lines_with("IWAE", run.loaded) == lines_with("IWAE", run.trained)[:4]
-    assert lines_with("IWAE", run.loaded) == [
-        f"Negative IWAE-{number}: {bound:.2f}  (synthetic, 100 test images)"
-        for number, bound in zip(samples, bounds, strict=True)
-    ]
+    end = "  (synthetic, 100 test images)"
+    lines = [f"Negative IWAE-{n}: {x:.2f}{end}" for n, x in zip(samples, bounds, strict=True)]
+    assert lines_with("IWAE", run.loaded) == lines_with("IWAE", run.trained)[:4] == lines
     of_dimensions = evaluate.kl_of_dimensions(model, subset).tolist()
     assert results["KL of each latent dimension"] == of_dimensions
     bound, error = evaluate.iwae_and_error(model, everything, 20)
     bits, active = bound / 784 / math.log(2), evaluate.active_units(model, everything)
     (found,) = results["negative IWAE of all test images"].values()
     assert [*found.values()] == pytest.approx([bound, error, bits, active])
-    assert run.trained.stdout.splitlines()[-3:-1] == [
-        f"Negative IWAE-20: {bound:.2f} ± {error:.2f}  (synthetic, all 300 test images)",
-        f"Active units: {active} of 3. Bits per dimension: {bits:.4f}",
-    ]
+    line = f"Negative IWAE-20: {bound:.2f} ± {error:.2f}  (synthetic, all 300 test images)"
+    assert lines_with("IWAE", run.trained)[4:] == [line]
+    line = f"Active units: {active} of 3. Bits per dimension: {bits:.4f}"
+    assert lines_with("Active", run.trained) == [line]
 
 
 @pytest.mark.slow
-def test_every_option_reaches_the_run(run_vae, small, synthetic_images, tmp_path, monkeypatch):
+def test_every_option_reaches_the_run(run_vae, small, synthetic_images):
     options = "--z 2 --iter_max 12 --iter_save 5 --batch_size 7 --run 4 --lr 5e-4 "
     options += "--lr_schedule linear --kl_weight 2.5 --valid 90"
     finished = run_vae(*small, *options.split())
@@ -133,11 +125,8 @@ def test_every_option_reaches_the_run(run_vae, small, synthetic_images, tmp_path
     folder = RunFolder(chosen)
     models = [folder.model(step).read_bytes() for step in (5, 10, 12)]
     assert lines_with("510 training, 90 validation and 300 test images", finished)
-    assert len(lines_with("NELBO", finished)) == 3
-
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir("elsewhere")
-    train(chosen, synthetic_images.hold_out(90), CPU, iter_save=5)
+    assert len(lines_with("NELBO", finished)) == 3 and not lines_with("IWAE", finished)
+    train(chosen, synthetic_images.hold_out(90), CPU, iter_save=5)  # moves that run aside
     assert models == [folder.model(step).read_bytes() for step in (5, 10, 12)]
 
 
@@ -149,7 +138,6 @@ def test_a_run_of_the_assignment_also_writes_its_picture_and_page(run_vae, monke
         monkeypatch.setenv(ONE_OF_SEVERAL, "1")
     page = ("--explorer", int(alone))
     finished = run_vae("--dataset", "synthetic", "--iter_max", 1, "--run", 3, *page)
-    assert finished.returncode == 0, finished.stderr
     [folder] = Path("checkpoints").glob("*_run=0003")
     picture, page = Path("visualizing_result.png"), folder / "explorer.html"
     assert picture.exists() == page.exists() == alone
@@ -159,18 +147,15 @@ def test_a_run_of_the_assignment_also_writes_its_picture_and_page(run_vae, monke
         assert "z = 10, run 3, 1 steps" in page.read_text(encoding="utf-8")
 
 
-# Faults.
-
-
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
         ("--train 0", 1, f"no checkpoint {RUN.model(30)}"),
         ("--valid 600", 2, "--valid"),
-        # A folder that is named and has no MNIST is perhaps a slip of typing.
-        ("--dataset auto --data_dir nowhere", 1, "--dataset synthetic"),
-        # The shell does not expand --data_dir=~/mnist.
-        ("--dataset mnist --data_dir=~/mnist", 1, "/home/mnist/MNIST/raw"),
+        ("--batch_size 601", 2, "600"),
+        # A folder that is named and has no MNIST is perhaps a slip of typing, and the shell does
+        # not expand --data_dir=~/mnist.
+        ("--dataset auto --data_dir=~/mnist", 1, "/home/mnist/MNIST/raw"),
         ("--compare", 1, "no finished runs"),
         ("--device cuda:99", 2, "cuda:99"),
     ],
@@ -205,8 +190,7 @@ def test_a_report_continues_after_a_fault(run_vae, small, monkeypatch):
     assert len(lines_with("NELBO", finished)) == 2
     found = json.loads(RUN.results(30).read_text(), parse_constant=pytest.fail)
     assert found["negative IWAE"] == {}
-    written = [path.stem for path in sorted(RUN.path.glob("*.png")) if path.is_file()]
-    assert written == ["latent_space", "learning_curve", "reconstructions", "visualizing_result"]
+    assert len([path for path in RUN.path.glob("*.png") if path.is_file()]) == 4
 
 
 @pytest.mark.slow

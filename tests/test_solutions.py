@@ -78,13 +78,10 @@ def test_the_program_trains_resumes_and_reports_with_any_solution(run, ours, sol
     key = "KL of each latent dimension"
     assert found[key] == pytest.approx(expected[key], rel=1e-4)
     assert len(re.findall(r"Negative IWAE-\d+: ", output)) == (0 if solution == "bare" else 4)
-    sentences = [line for line in output.splitlines() if line.startswith("run_vae.py: ")]
-    assert len(sentences) == (solution == "bare")
-    assert all("has no negative_iwae_bound" in sentence for sentence in sentences)
-    pictures = {path.stem for path in loaded.glob("checkpoints/*/*.png")}
-    names = {"learning_curve", "reconstructions", "latent_space", "interpolation"}
-    assert pictures == names | {"visualizing_result"}
-    assert [*loaded.glob("checkpoints/*/explorer.html")]
+    assert output.count("run_vae.py: ") == (solution == "bare")
+    assert output.count("has no negative_iwae_bound") == (solution == "bare")
+    pictures = [path.suffix for path in loaded.glob("checkpoints/*/*")]
+    assert pictures.count(".png") == 5 and pictures.count(".html") == 1
     if solution == "bare":  # Status 3 says that something is missing which was asked for.
         run(program, loaded, "--train", 0, "--iwae", 2, status=3)
 

@@ -27,16 +27,11 @@ def shown(monkeypatch):
     plt.close("all")
 
 
-@pytest.mark.parametrize(
-    ("options", "count", "rows", "columns", "title"),
-    [((5, (2, 3)), 5, 2, 3, "a model"), ((200, (10, 20), None, "a run"), 200, 10, 20, "a run")],
-)
-def test_samples_are_shown_row_by_row_without_a_path(shown, options, count, rows, columns, title):
-    visualize_samples(Numbered(name="a model"), *options)
-    assert shown == [[1]]
-    assert title in plt.gcf().get_suptitle()
-    (axes,) = plt.gcf().axes
-    grid = cells(axes, rows, columns).flatten(0, 1)
+@pytest.mark.parametrize("title, count, rows, columns", [("", 5, 2, 3), ("a run", 200, 10, 20)])
+def test_samples_are_shown_row_by_row_without_a_path(shown, title, count, rows, columns):
+    visualize_samples(Numbered(name="a model"), count, (rows, columns), title=title)
+    assert shown == [[1]] and (title or "a model") in plt.gcf().get_suptitle()
+    grid = cells(plt.gca(), rows, columns).flatten(0, 1)
     assert number(grid[:count]).tolist() == list(range(count))
     assert not grid[count:].any()
 
@@ -46,14 +41,13 @@ def test_samples_are_written_without_a_window_and_fill_the_width(tmp_path, shown
     path = tmp_path / "samples.png"
     visualize_samples(Numbered(), rows * columns, (rows, columns), path)
     picture = plt.imread(path)[..., 0] < 0.5
-    assert picture.shape[1] == 1600
-    assert picture[:60].any()  # the title
+    assert picture.shape[1] == 1600 and picture[:60].any()  # the title
     columns_with_ink = picture[len(picture) // 5 :].any(0).nonzero()[0]
     assert columns_with_ink[[0, -1]] == pytest.approx([0, 1599], abs=120)
     assert plt.get_fignums() == shown == []
 
 
-@pytest.mark.parametrize("n", [0, 7])
-def test_samples_must_fit(n):
-    with pytest.raises(ValueError, match=f"{n} .* fit"):
-        visualize_samples(VAE(), num_samples=n, grid_size=(2, 3))
+def test_samples_must_fit():
+    for n in (0, 7):
+        with pytest.raises(ValueError, match=f"{n} .* fit"):
+            visualize_samples(VAE(), num_samples=n, grid_size=(2, 3))

@@ -7,8 +7,9 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 from assignment import TASKS, known, mistakes
 from assignment.answers import Mistake, explain, wrong_parts
 from assignment.describe import describe
-from assignment.inputs import ask
+from assignment.inputs import Encoder, ask
 from assignment.probe import probe
+from codebase.utils import gaussian_parameters
 
 FUNCTIONS = [task.name for task in TASKS if task.file]
 
@@ -34,6 +35,12 @@ def test_values_equal_torch_distributions(seed):
     assert shown["KL"].values[0] == pytest.approx(kl.sum(-1).mean().item(), rel=1e-5)
     assert shown["REC"].values[0] == pytest.approx(rec.mean().item(), rel=1e-5)
     assert (rec[:, None] - rec).abs().fill_diagonal_(200).min() > 104  # exp of it is 0.
+
+
+def test_the_layers_of_the_encoder_alone_give_its_posteriors():
+    inputs = ask("negative_elbo_bound", 1)
+    enc = Encoder(inputs)
+    torch.testing.assert_close(gaussian_parameters(enc.net(inputs["x"])), enc.encode(inputs["x"]))
 
 
 @pytest.mark.parametrize("name", ["sample_gaussian", "negative_elbo_bound", "sample_x"])

@@ -78,45 +78,36 @@ def test_the_error_of_an_absent_file_says_what_there_is(tmp_path):
     linear = Settings(lr_schedule="linear", iter_max=50)
     run, other = RunFolder(linear, tmp_path), RunFolder(linear._replace(iter_max=40), tmp_path)
     assert refused(run.model(50)).endswith("; train first")
-    for folder in (run, other):
-        folder.path.mkdir()
+    run.path.mkdir()
+    other.path.mkdir()
     for file in (run.model(30), run.model(10), run.model(50).with_suffix(".pth")):
         file.touch()
     checkpoint.save({"training": {"step": 26}}, run.state)
     sentence = refused(run.model(50))
-    assert "model-00010.pt, model-00030.pt; " in sentence
-    for hint in ("--iter_max", "model-00050.pth", other.path.name, "--resume 1", "step 26"):
-        assert hint in sentence
-    assert run.path.name not in sentence
-    assert "--resume" not in refused(run.model(20))
-
-
-FORMATS = {
-    "safetensors": lambda file: file.write(b"\x0c" + bytes(7) + b'{"x":{"d":1}}'),
-    "NumPy": lambda file: np.savez(file, x=np.zeros(3)),
-    "TorchScript": lambda file: torch.jit.save(torch.jit.script(nn.Identity()), file),
-    "HDF5": lambda file: file.write(b"\x89HDF\r\n\x1a\n"),
-}
+    hints = ("model-00010.pt, model-00030.pt; ", "--iter_max", "model-00050.pth", other.path.name)
+    assert all(hint in sentence for hint in (*hints, "--resume 1", "step 26"))
+    assert run.path.name not in sentence and "--resume" not in refused(run.model(20))
 
 
 @pytest.mark.filterwarnings("ignore")  # TorchScript is deprecated
-@pytest.mark.parametrize("name", FORMATS)
-def test_a_file_of_another_format_is_named(path, name):
-    with open(path, "wb") as file:
-        FORMATS[name](file)
-    assert name in refused(path)
+def test_a_file_of_another_format_is_named(path):
+    for name, content in (
+        ("safetensors", b'\x0c\0\0\0\0\0\0\0{"x":{"d":1}}'),
+        ("HDF5", b"\x89HDF"),
+    ):
+        path.write_bytes(content + b"\r\n\x1a\n")
+        assert name in refused(path)
+    np.savez(file := io.BytesIO(), x=np.zeros(3))
+    path.write_bytes(file.getvalue())
+    assert "NumPy" in refused(path)
+    torch.jit.save(torch.jit.script(nn.Identity()), path)
+    assert "TorchScript" in refused(path)
 
 
 OTHERS = [
-    VAE(z_dim=4).state_dict(),
-    SMALL.state_dict(),
-    {},
+    *(VAE(z_dim=4).state_dict(), {}, {"model_state_dict": [1, 2]}),
     {name: value for name, value in PARAMETERS.items() if name != "z_prior_m"},
-    PARAMETERS | {"extra": torch.zeros(1)},
-    PARAMETERS | {"z_prior_m": None},
-    PARAMETERS | {"z_prior_m": torch.zeros(1, 1)},
-    {"state_dict": PARAMETERS | {"z_prior_m": torch.zeros(2)}},
-    {"model_state_dict": [1, 2]},
+    *(PARAMETERS | {"extra": torch.zeros(1)}, PARAMETERS | {"z_prior_m": torch.zeros(1, 1)}),
     {f"vae{i}.{name}": value for i, (name, value) in enumerate(PARAMETERS.items())},
     {f"{name}.module": value for name, value in PARAMETERS.items()},
 ]
@@ -136,14 +127,12 @@ def test_an_entry_that_is_marked_a_folder_is_refused(path):
     with zipfile.ZipFile(SMALL_FILE) as archive, zipfile.ZipFile(path, "w") as changed:
         for entry in archive.infolist():
             content = archive.read(entry)
-            if entry.filename.endswith("data/0"):
-                entry.external_attr |= 0x10
+            entry.external_attr |= 0x10 if entry.filename.endswith("data/0") else 0
             changed.writestr(entry, content)
     assert "damaged" in refused(path, nn.Linear(20, 10))
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
-@pytest.mark.parametrize("name", ["z_prior_v", "dec.net.4.bias"])
+@pytest.mark.parametrize("name, value", [("z_prior_v", torch.nan), ("dec.net.4.bias", torch.inf)])
 def test_values_that_are_not_finite_are_refused(path, name, value):
     changed = PARAMETERS[name].index_fill(0, torch.tensor([0]), value)
     torch.save(PARAMETERS | {name: changed}, path)

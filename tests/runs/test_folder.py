@@ -21,25 +21,23 @@ def test_the_files_have_the_names_of_the_assignment_and_the_steps_are_in_rising_
     assert RUN.model(30) == RUN.path / "model-00030.pt"
     assert RUN.saved_steps() == []
     RUN.path.mkdir(parents=True)
-    for step in (100000, 20, 10000, 30000, 7, 5000, 300):
+    for step in (100000, 10000, 7, 300):
         RUN.model(step).touch()
     for other in (".model-00030.pt", "model-best.pt", "model-30.pt", "model-00030.pt.bak"):
         (RUN.path / other).touch()
     RUN.results(7).touch()
-    assert RUN.saved_steps() == [7, 20, 300, 5000, 10000, 30000, 100000]
+    assert RUN.saved_steps() == [7, 300, 10000, 100000]
     assert RUN.saved_steps("results") == [7]
 
 
 def test_only_one_process_trains_in_a_folder():
     with pytest.raises(ZeroDivisionError), RUN.lock():
-        assert list(RUN.path.iterdir()) == []
         RUN.model(1).touch()
         assert RUN.move_aside()  # the lock stays
         with pytest.raises(UserError, match=f"another process .* {RUN.path}"), RUN.lock():
             pass
         with RunFolder(Settings(run=1)).lock():
-            pass
-        raise ZeroDivisionError
+            raise ZeroDivisionError
     with RUN.lock():
         assert list(RUN.path.iterdir()) == []
 
@@ -53,17 +51,15 @@ def test_a_warning_is_printed_where_the_file_system_has_no_locks(monkeypatch, ca
     with RUN.lock():
         RUN.model(1).touch()
     output, errors = capsys.readouterr()
-    assert (output, errors.count("\n")) == ("", 1)
-    assert errors.startswith("Warning: ") and "locks" in errors
+    assert (output, errors.count("Warning: "), errors.count("locks")) == ("", 1, 1)
 
 
 def test_a_used_folder_is_moved_to_the_first_free_name():
     RUN.path.mkdir(parents=True)
-    for unimportant in (RUN.path / "notes", RUN.metrics):
-        unimportant.touch()
+    (RUN.path / "notes").touch()
+    RUN.metrics.touch()
     assert RUN.move_aside() is None
     assert {*os.listdir(RUN.path)} == {"notes", "metrics.csv"}
-
     places = [RUN.path.with_name(f"{RUN.path.name}.{number}") for number in range(5)]
     places[2].write_text("a file")
     places[3].symlink_to("nowhere")

@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -45,18 +44,13 @@ def test_the_rows_are_a_table_and_are_read_to_the_last_bit():
     assert results.read_metrics(RUN) == results.read_metrics(RunFolder(TINY._replace(run=1))) == []
 
 
-WRONG = b"100,test|100,test,1,2,x,4|1e2,test,1,2,3,4|100,test,1,2,3,4,5|100,test,1,2,3,4\n\n"
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"\xff\x00", b"a" * 1_000_000, *(HEADER.encode() + x for x in WRONG.split(b"|"))],
-)
-def test_a_damaged_file_is_named_and_left_unchanged(content):
-    RUN.metrics.write_bytes(content)
-    with pytest.raises(UserError, match=f"{RUN.metrics} .*delete"):
-        results.read_metrics(RUN)
-    assert RUN.metrics.read_bytes() == content
+def test_a_damaged_file_is_named():
+    wrong = "100,test|100,test,1,2,x,4|1e2,test,1,2,3,4|100,test,1,2,3,4,5|100,test,1,2,3,4\n\n"
+    rows = [(HEADER + row).encode() for row in wrong.split("|")]
+    for content in (b"", b"\xff\x00", b"a" * 1_000_000, *rows):
+        RUN.metrics.write_bytes(content)
+        with pytest.raises(UserError, match=f"{RUN.metrics} .*delete"):
+            results.read_metrics(RUN)
 
 
 def test_a_folder_has_the_settings_of_its_run_and_where_it_was_trained():
@@ -65,23 +59,20 @@ def test_a_folder_has_the_settings_of_its_run_and_where_it_was_trained():
     first = content(RUN.settings_file)
     assert Settings(**first["settings"]) == TINY
     (start,) = first["starts"]
-    assert (start["step"], start["torch"], start["program"]) == (0, torch.__version__, VERSION)
-    assert (start["device"], start["threads"]) == ("cpu", torch.get_num_threads())
+    names = ("step", "torch", "program", "device", "threads")
+    expected = [0, torch.__version__, VERSION, "cpu", torch.get_num_threads()]
+    assert [start[name] for name in names] == expected
     assert start["date"].startswith("20") and start["date"].endswith("+00:00")
     train_small(TINY._replace(iter_max=40), resume=True)
     again = content(RUN.settings_file)
     assert again["settings"] == first["settings"] | {"iter_max": 40}
     assert [each["step"] for each in again["starts"]] == [0, 7]
-    train_small()  # a new run, which moves the earlier one aside
-    assert [each["step"] for each in content(RUN.settings_file)["starts"]] == [0]
-    assert content(Path(f"{RUN.path}.1", "settings.json")) == again
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"settings": 3}', '{"settings": {"x": 1}}'])
 def test_all_runs_are_found_except_damaged_ones_and_those_moved_aside(damage):
     assert list(results.all_runs()) == []
-    runs = [Settings(z=z, run=run, lr=lr) for z in (2, 100) for run, lr in ((0, 0.1), (123, 2e-5))]
-    moved = RunFolder(Settings(run=3))
+    runs, moved = [Settings(z=100, run=123, lr=2e-5), Settings(z=2)], RunFolder(Settings(run=3))
     for settings in (*runs, moved.settings, TINY):
         folder = RunFolder(settings)
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -140,16 +131,12 @@ def test_seconds_that_are_not_known_and_numbers_that_json_lacks_are_left_out():
     assert math.isnan(results.read_results(RUN, 30).seconds)
 
 
-DAMAGES = [(b'"NELBO"', b'"ELBO"'), (b"4.0", b"[4.0]"), (b"4.0", b'"four"')]
-DAMAGES += [(None, b""), (None, b"\xff\x00"), (None, b"[]"), (b'"test": {', b'"test": [], "x": {')]
-
-
-@pytest.mark.parametrize(("old", "new"), DAMAGES)
-def test_a_damaged_file_of_results_is_ignored_and_replaced(old, new):
+def test_a_damaged_file_of_results_is_ignored_and_replaced():
     results.write_results(RUN, 30, MEASURED, KL, {})
-    path = RUN.results(30)
-    intact = path.read_bytes()
-    path.write_bytes(intact.replace(old, new) if old else new)
-    assert results.read_results(RUN, 30) is None
-    results.write_results(RUN, 30, MEASURED, KL, {})
-    assert path.read_bytes() == intact
+    intact = RUN.results(30).read_bytes()
+    damages = [(b'"NELBO"', b'"ELBO"'), (b"4.0", b"[4.0]"), (b'"test": {', b'"test": [], "x": {')]
+    for damaged in (b"", b"\xff\x00", b"[]", *(intact.replace(*damage) for damage in damages)):
+        RUN.results(30).write_bytes(damaged)
+        assert results.read_results(RUN, 30) is None
+        results.write_results(RUN, 30, MEASURED, KL, {})
+        assert RUN.results(30).read_bytes() == intact

@@ -13,14 +13,13 @@ import torch
 import torch.distributed as dist
 from conftest import NETWORKS, copy_project
 from launching import enter, run_script
-from training import CPU, TINY, files_in, results_in, signal_after, state_step, train_small
+from training import CPU, TINY, files_in, results_in, signal_after, train_small
 
 from codebase import train, utils
 from codebase.compute.processes import connected
 from codebase.models import nns
 from codebase.runs.folder import RunFolder
 from codebase.runs.results import read_metrics
-from codebase.settings import Settings
 from codebase.system.errors import Interrupted, UserError
 
 IS_LINUX = sys.platform == "linux"
@@ -52,9 +51,9 @@ def work(rank: int, folder: Path, port: int) -> None:
     end = nullcontext() if rank == 2 else pytest.raises(UserError, match="another process")
     with end, connected(CPU) as processes:
         print("a line of output", flush=True)
-        tensors = [torch.full((2, 2), float(rank)), torch.tensor(10.0**rank)]
+        tensors = [torch.tensor([[rank], [2.0]]), torch.tensor(10.0**rank)]
         processes.all_reduce_mean(tensors)
-        assert [x.tolist() for x in tensors] == [[[1, 1], [1, 1]], 37]
+        assert [x.tolist() for x in tensors] == [[[1], [2]], 37]
         assert [processes.any(rank in who) for who in ([], [2], [0, 1, 2])] == [False, True, True]
         assert processes.broadcast({"by": rank}) == {"by": 0}
         assert processes.gather({rank: -rank}) == {0: 0, 1: -1, 2: -2}
@@ -73,7 +72,6 @@ def work(rank: int, folder: Path, port: int) -> None:
             train_small(SHARED, iter_save=50, processes=processes)
         assert caught.value.status == 128 + signal.SIGTERM
         if rank == 0:
-            assert state_step(RUN) == 60
             shutil.copytree("checkpoints", "../interrupted/checkpoints")
         train_small(SHARED, iter_save=50, processes=processes, resume=True)
         with pytest.raises(UserError, match="diverged"):
@@ -92,8 +90,7 @@ def folder(tmp_path_factory, forking):
     store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     started = []
     for rank in range(3):
-        arguments = (rank, folder, store.port)
-        started.append(forking.Process(target=work, args=arguments, daemon=True))
+        started.append(forking.Process(target=work, args=(rank, folder, store.port), daemon=True))
         started[-1].start()
     for process in started:
         process.join(300)
@@ -103,15 +100,11 @@ def folder(tmp_path_factory, forking):
 
 
 def test_processes_share_work_stop_together_and_only_the_first_one_prints(folder):
-    """The processes check what they share."""
+    """The processes check what they share. The same run has the same bytes again."""
     outputs = [(folder / f"{rank}/output-{rank}").read_text() for rank in range(3)]
     assert outputs[0].count("a line of output") == 1
     assert "Resuming at step 60\n" in outputs[0] and outputs[1:] == ["", ""]
-
-
-def test_the_same_run_of_several_processes_has_the_same_bytes(folder):
     again = folder / "0" / RunFolder(NOISY).path
-    assert (again / "model-00003.pt").exists()
     assert results_in(again) == results_in(again.with_name(f"{again.name}.1"))
 
 
@@ -157,10 +150,8 @@ class Encoder(tiny.Encoder):
 def test_torchrun_restarts_killed_processes_and_their_run_goes_on(forking, small, tmp_path):
     script = copy_project(tmp_path / "project")
     (script.parent / "codebase/models/nns/dying.py").write_text(DYING)
-    run = Settings("dying", 3, batch_size=200, iter_max=200, dataset="synthetic")
     options = ["--standalone", "--nproc-per-node=2", "--max-restarts=1", str(script), *small]
-    options += ["--nn=dying", "--batch_size=200", "--iter_max=200", "--iter_save=100"]
-    options += ["--resume=1"]
+    options += ["--nn=dying", "--iter_max=60", "--iter_save=30", "--resume=1"]
     torchrun = Path(dist.__file__).with_name("run.py")
     launcher = forking.Process(target=run_script, args=(torchrun, options, tmp_path, 0, 1, 0))
     launcher.start()
@@ -168,6 +159,6 @@ def test_torchrun_restarts_killed_processes_and_their_run_goes_on(forking, small
     launcher.terminate()  # does nothing after it has ended
     output = (tmp_path / "output-0").read_text()
     assert launcher.exitcode == 0, output
-    assert "Resuming at step 100\n" in output
+    assert "Resuming at step 30\n" in output
     assert output.count("NELBO: ") == 2
-    assert RunFolder(run, tmp_path / "checkpoints").saved_steps() == [100, 200]
+    assert len([*tmp_path.glob("checkpoints/*/model-*.pt")]) == 2
