@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from wrong_solutions import RIGHT, UNKNOWN, WRONG
+from wrong_solutions import BY_DISTRIBUTIONS, RIGHT, UNKNOWN, WRONG
 
 from assignment import ROOT, TASKS, VISUALIZE, check, judging, known
 from codebase.models.vae import VAE
@@ -47,10 +47,14 @@ def points(text):
     return [int(number) for number in re.match(r"(\d+) of (\d+) points", text).groups()]
 
 
-@pytest.mark.parametrize("solution", sorted(path.parent.name for path in STUDENTS.glob("*/vae.py")))
-def test_right_solutions_get_all_points(checked, solution):
-    is_bare = solution == "bare"
-    _, texts = checked(solution=solution, options=["--tasks", *FURTHER], pictures=is_bare)
+@pytest.mark.parametrize("is_bare", [True, False])
+def test_right_solutions_get_all_points(checked, is_bare):
+    """The first has only the first tasks, and the second uses torch.distributions for them."""
+    options = ["--tasks", *FURTHER]
+    if is_bare:
+        _, texts = checked(solution="bare", options=options, pictures=True)
+    else:
+        _, texts = checked(BY_DISTRIBUTIONS, options=options)
     missing = {"log_normal", "negative_iwae_bound"} if is_bare else set()
     assert {name for name, text in texts.items() if len({*points(text)}) > 1} == missing
     assert set(texts) == set(FILES) - {"train"} - ({"visualize_samples"} if not is_bare else set())
@@ -121,7 +125,7 @@ def test_an_unwritten_function_is_named(checked):
 @pytest.mark.parametrize("place", ["codebase/models", "models", "."])
 def test_a_folder_may_follow_the_tasks(capsys, tmp_path, place):
     (tmp_path / place).mkdir(parents=True, exist_ok=True)
-    shutil.copy(STUDENTS / "rsample" / "utils.py", tmp_path / place)
+    shutil.copy(STUDENTS / "bare" / "utils.py", tmp_path / place)
     assert check.main(["--tasks", "kl_normal", str(tmp_path)]) == 1
     text = " ".join(capsys.readouterr().out.split())
     assert "kl_normal: 3 of 3" in text
@@ -131,7 +135,7 @@ def test_a_folder_may_follow_the_tasks(capsys, tmp_path, place):
 @pytest.mark.parametrize("is_trained", [True, False])
 def test_a_run_is_judged_by_its_model(tmp_path, capsys, is_trained, monkeypatch):
     """The measured bounds count, whatever a file says."""
-    shutil.copytree(STUDENTS / "rsample", tmp_path / "sent")
+    shutil.copytree(STUDENTS / "randn_like_v", tmp_path / "sent")
     run = tmp_path / "sent" / "checkpoints" / "model=vae_z=10_run=0000"
     run.mkdir(parents=True)
     torch.save(VAE(z_dim=10).state_dict(), run / "model-20000.pt")
@@ -164,7 +168,7 @@ def test_results_are_complete_from_the_start(checked, tmp_path, monkeypatch):
 
 
 def test_the_numbers_of_each_dimension_are_shown(capsys):
-    assert check.main(["--show", "kl_normal", str(STUDENTS / "rsample")]) == 0
+    assert check.main(["--show", "kl_normal", str(STUDENTS / "randn_like_v")]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split() for line in lines if line.strip()[:1] in "123"]
     assert len(rows) == 6

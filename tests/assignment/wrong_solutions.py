@@ -77,6 +77,16 @@ WRONG = {
     "grey pixels": (VS, "sample_x", "sample_sigmoid", "are grey"),
     "uniform latents": (VS, "model.sample_x(num_samples)", UNIFORM, "z is uniform"),
 }
+# Right solutions of two tasks.
+BY_DISTRIBUTIONS = [
+    (SG, "m + std * eps", "torch.distributions.Normal(m, std).rsample()"),
+    (
+        KL,
+        "0.5 * (log_det + trace + mahalanobis - dim)",
+        "torch.distributions.kl_divergence("
+        "*(torch.distributions.Normal(m, v.sqrt()) for m, v in ((qm, qv), (pm, pv)))).sum(1)",
+    ),
+]
 # Mistakes without a sentence.
 UNKNOWN = {
     "a weight": (EL, "rec + kl", "rec + 3 * kl"),
