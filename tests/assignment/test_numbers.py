@@ -37,6 +37,12 @@ def test_values_equal_torch_distributions(seed):
     assert (rec[:, None] - rec).abs().fill_diagonal_(200).min() > 104  # exp of it is 0.
 
 
+def test_inputs_are_new_where_our_solution_can_answer_them():
+    """Answers that are copied from the file of a hand-out get no points."""
+    new, old = (known.inputs_of("kl_normal", seed)["m"] for seed in (known.SEED, 0))
+    assert not torch.equal(new, old)
+
+
 def test_the_layers_of_the_encoder_alone_give_its_posteriors():
     inputs = ask("negative_elbo_bound", 1)
     enc = Encoder(inputs)
