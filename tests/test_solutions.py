@@ -61,6 +61,9 @@ def results_in(folder: Path) -> dict:
 def test_the_program_trains_resumes_and_reports_with_any_solution(run, ours, solution, tmp_path):
     """The first has only the first tasks, and the second takes only arguments of equal shape."""
     program = copy_with(solution, tmp_path / "project")
+    own = program.with_name("own.py")
+    own.write_text("import codebase.train\n")  # The second's utils.py imports its vae.py.
+    run(own, tmp_path / "own")
     whole, stopped, loaded = (tmp_path / name for name in ("whole", "stopped", "loaded"))
     run(program, whole, "--iter_save", 10)
     run(program, stopped, "--iter_max", 10)

@@ -171,8 +171,7 @@ def test_the_numbers_of_each_dimension_are_shown(capsys):
     assert check.main(["--show", "kl_normal", str(STUDENTS / "randn_like_v")]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split() for line in lines if line.strip()[:1] in "123"]
-    assert len(rows) == 6
-    assert all(row[-1] == row[-2] for row in rows)
+    assert [row[-1] == row[-2] for row in rows] == [True] * 6
 
 
 @pytest.mark.parametrize("arguments", [["nowhere"], [".", "--results", "nowhere/results.json"]])

@@ -1,9 +1,6 @@
 """Splitting the folder of a class into hand-ins."""
 
-import pytest
-
 from assignment.entries import entries
-from codebase.system.errors import UserError
 
 METADATA = """\
 ---
@@ -62,9 +59,3 @@ def test_a_shared_drive(tmp_path):
     students, _, unknown = split(tmp_path, [*names, "grades.csv", ".git/x", "syllabus.pdf"])
     assert students.keys() == {"jane", "john", "Ann Poe", "ann_lee", "bob"}
     assert unknown == ["syllabus.pdf"]
-
-
-@pytest.mark.parametrize("name", ["codebase/utils.py", "utils.py", "syllabus.pdf", ".git/x"])
-def test_what_is_no_class_is_refused(tmp_path, name):
-    with pytest.raises(UserError):
-        split(tmp_path, [name])

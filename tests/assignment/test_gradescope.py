@@ -3,19 +3,16 @@
 import json
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from zipfile import ZipFile
 
 import pytest
-from conftest import wait_for
 
 from assignment import ROOT, TASKS, handout
 
 SENT = ROOT / "tests" / "solutions" / "bare"
 UTILS, VAE = ((SENT / name).read_text() for name in ("utils.py", "vae.py"))
-HANGING = UTILS.replace("import torch\n", "import torch\nwhile True: pass\n", 1)
 
 
 @pytest.fixture(scope="module")
@@ -40,54 +37,26 @@ def autograder(tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def start(autograder):
-    """Start the autograder for a submission of these texts."""
-    started = []
-
-    def start(**files):
-        for folder in ("submission", "results"):
-            shutil.rmtree(autograder / folder, ignore_errors=True)
-            (autograder / folder).mkdir()
-        for name, text in files.items():
-            (autograder / "submission" / f"{name}.py").write_text(text)
-        started.append(subprocess.Popen([autograder / "run_autograder"], cwd=autograder))
-        return started[0]
-
-    yield start
-    started[0].kill()
-    started[0].wait()
-
-
-def results(autograder):
-    """The rows of results.json by the names of their tasks, after a check of Gradescope's rules."""
-    read = json.loads((autograder / "results" / "results.json").read_text())
-    assert isinstance(read["output"], str)
-    rows = {row["name"].rpartition(" ")[2]: row for row in read["tests"]}
-    assert [*rows] == [t.name for t in TASKS if t.number or t.name == "kl_normal"]
-    for row in rows.values():
-        assert 0 <= row["score"] <= row["max_score"]
-        assert row["status"] in ("passed", "failed")
-    return rows
-
-
 WRONG = UTILS.replace("torch.sqrt(v)", "v")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("files", "scores"), [({"utils": WRONG, "vae": VAE}, [0, 6, 0, 0, 3]), ({}, [0] * 5)]
+    ("files", "scores"),
+    [({"utils.py": WRONG, "vae.py": VAE}, [0, 6, 0, 0, 3]), ({}, [0] * 5)],
 )
-def test_each_task_gets_its_points(autograder, start, files, scores):
-    assert start(**files).wait() == 0
-    assert [row["score"] for row in results(autograder).values()] == scores
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_results_are_valid_when_the_platform_ends_the_check(autograder, start, number):
-    process = start(utils=HANGING, vae=VAE)
-    wait_for((autograder / "results" / "results.json").exists)
-    process.send_signal(number)
-    process.wait()
-    assert all(row["score"] == 0 for row in results(autograder).values())
+def test_each_task_gets_its_points(autograder, files, scores):
+    """The results follow Gradescope's rules."""
+    for folder in ("submission", "results"):
+        shutil.rmtree(autograder / folder, ignore_errors=True)
+        (autograder / folder).mkdir()
+    for name, text in files.items():
+        (autograder / "submission" / name).write_text(text)
+    subprocess.run([autograder / "run_autograder"], cwd=autograder, check=True)
+    results = json.loads((autograder / "results" / "results.json").read_text())
+    assert isinstance(results["output"], str)
+    names = [row["name"].rpartition(" ")[2] for row in results["tests"]]
+    assert names == [task.name for task in TASKS if task.number or task.name == "kl_normal"]
+    assert [row["score"] for row in results["tests"]] == scores
+    for row in results["tests"]:
+        assert (row["status"] == "passed") == (row["score"] == row["max_score"])

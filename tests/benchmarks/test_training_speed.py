@@ -56,20 +56,3 @@ def test_the_benchmark_prints_its_table_also_without_jax(training_speed, monkeyp
     seconds = re.search(r"(\d+) s by 20,000 steps .* (\d+) s by 4,000 ", output).groups()
     for name, steps, shown in ((names[0], 20_000, seconds[0]), (names[2], 4_000, seconds[1])):
         assert int(shown) == pytest.approx(medians[name][0] * steps / 1000, abs=1 + steps / 1e5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "arguments, words",
-    [
-        (("--steps", 0), "--steps"),
-        (("--device", "abacus"), "--device"),
-        (("--dataset", "letters"), "--dataset"),
-        (("--dataset", "mnist", "--data_dir", BENCHMARK), "MNIST"),
-    ],
-)
-def test_a_wrong_argument_gets_one_sentence(training_speed, arguments, words):
-    status, output, errors = training_speed(*arguments)
-    assert (status, output) == (2, "")
-    assert errors.startswith("training_speed.py: ") and words in errors
-    assert errors.count("\n") == 1
