@@ -41,7 +41,6 @@ def test_digits_have_as_much_ink_as_in_mnist_grey_edges_and_no_gaps_and_stay_ins
     spread = ink.std(1) / ink.mean(1)  # the pen varies, because the size explains much less
     assert spread.min() > 0.12 and spread.max() < 0.25
     assert not digits[..., [0, -1], :].any() and not digits[..., [0, -1]].any()
-    assert digits[..., [2, -3]].any()  # the largest come near the border
     # A white pixel beside a black one would be a hard edge.
     beside = (digits[..., 1:] == 1) & (digits[..., :-1] == 0)
     assert beside.sum() < 0.01 * (digits == 1).sum()
