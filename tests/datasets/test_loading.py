@@ -42,7 +42,7 @@ def test_files_are_found_up_to_three_folders_deep(tmp_path, few, downloading, pl
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("content", [b"no archive", gzip.compress(b"another file"), b""])
+@pytest.mark.parametrize("content", [b"no archive", gzip.compress(b"another file", mtime=0), b""])
 def test_a_damaged_archive_is_named_if_the_download_fails(tmp_path, few, downloading, content):
     """It may belong to another data set, so a download is tried first."""
     write(tmp_path, few, [f"{name}.gz" for name in FILES])
