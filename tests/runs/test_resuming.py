@@ -70,6 +70,7 @@ def test_other_options_save_the_models_that_they_would_have_saved(iter_max, reac
     assert results_in(RUN.path) == whole
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_in_any_write_ends_in_the_same_bytes(monkeypatch):
     """The writes are the settings, then metrics, state and model of each of two checkpoints.
 

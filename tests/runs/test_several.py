@@ -23,7 +23,7 @@ from codebase.settings import Settings
 from codebase.system.errors import Interrupted
 from codebase.train import train
 
-pytestmark = pytest.mark.usefixtures("place")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("place")]
 RUNS = [Settings(run=run) for run in range(5)]
 # The beginning of each process below: its run, and functions to wait for others.
 BEGINNING = """
@@ -203,7 +203,6 @@ touch(f"ended-{run}")
     wait_for(lambda: len([*Path().glob("ended-*")]) == 2)
 
 
-@pytest.mark.slow
 def test_the_command_line_trains_several_runs_and_a_run_that_fails_stops_no_other(
     run_vae, script, small, synthetic_images, monkeypatch
 ):
