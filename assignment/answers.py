@@ -101,16 +101,16 @@ def explain(
     A mistake counts only if all parts that it changes came out as it predicts. Those in the task's
     own function come before those in functions that it calls.
     """
-    wrong = wrong_parts(found, right).keys()
-    told, unexplained = list[Mistake](), {*wrong}
+    wrong, told = wrong_parts(found, right).keys(), list[Mistake]()
+    unexplained = {*wrong}
+    # Parts that a mistake changes by less than the tolerance are not wrong.
     agreeing = [
-        (-len(wrong & mistake.parts), mistake.function != task, distance, mistake)
+        (-len(parts), mistake.function != task, distance, parts, mistake)
         for mistake in mistakes
-        if (distance := mistake.distance(found)) <= 1
+        if (parts := wrong & mistake.parts.keys()) and (distance := mistake.distance(found)) <= 1
     ]
-    for *_, mistake in sorted(agreeing, key=lambda each: each[:3]):
-        parts = wrong & mistake.parts  # a small change may be within the tolerance
-        if parts and parts <= unexplained:
+    for *_, parts, mistake in sorted(agreeing, key=lambda each: each[:3]):
+        if parts <= unexplained:
             told.append(mistake)
             unexplained -= parts
     return told, unexplained

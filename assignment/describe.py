@@ -101,7 +101,7 @@ def sampled_pixels(inputs: Inputs, record: Record) -> Part:
     # The variance of means of n independent noises is 1 / n.
     ratios = [x.square().mean().item() * noise.numel() / len(x) for x in means]
     for i, whose in enumerate(("different images", "an image")):
-        # Means that share their noise say less.
+        # If the pixels of the other axis share noise, fewer of these means are independent.
         error = max(2 * (max(1, ratios[1 - i]) / len(means[i])) ** 0.5, 0.3 * ratios[i])
         part[f"dependence of the pixels of {whose}"] = Quantity([round(ratios[i], 3)], [error])
     return part

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -92,13 +92,16 @@ def iwae_and_error(
         log_means = [-model.negative_iwae_bound(group, samples)[0] for samples in parts]
         return -(torch.stack(log_means) + log_shares).logsumexp(0)
 
-    def of_first_and_last() -> Tensor:  # the largest and the smallest group
+    def first_and_last_bound() -> Tensor:  # of the largest and the smallest group
         with seeded(SEED, device):
             return torch.stack([bound_of(groups[0]), bound_of(groups[-1])])
 
+    # A short measurement would end before the first trial.
+    is_long = len(groups) > 20
+    follow = following_load(bound_of, first_and_last_bound, device)
     with (
         evaluation_mode(model),
-        following_load(bound_of, of_first_and_last, device) as timed,
+        follow if is_long else nullcontext(bound_of) as timed,
         seeded(SEED, device),
     ):
         for i, group in enumerate(show(groups)):

@@ -49,7 +49,7 @@ def anchors(page) -> set[str]:
 
 def test_links_lead_to_files_and_headings_and_the_readme_to_every_page():
     found = [ROOT / "README.md"]
-    for page in found:  # which grows
+    for page in found:  # The list grows.
         for link in LINK.findall(PROSE.get(page, "")):
             path, _, anchor = link.partition("#")
             target = (page.parent / path).resolve() if path else page

@@ -26,6 +26,12 @@ def torchrun_ranks() -> tuple[int, int, int]:
     return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"])
 
 
+def is_number_of_user() -> bool:
+    """Whether the user has set the number of threads in OMP_NUM_THREADS; torchrun sets it to 1."""
+    number = os.environ.get("OMP_NUM_THREADS")
+    return bool(number) and not (number == "1" and torchrun_ranks()[1] > 1)
+
+
 def usable_cores(root: Path = Path("/")) -> int:
     """The number of cores that affinity and the cgroup v2 quota leave to this process.
 
@@ -66,7 +72,7 @@ def prepared_processor() -> Iterator[None]:
     """Flush denormal numbers and set the number of threads inside the block.
 
     Enter it before the first computation, because threads inherit the mode when they start. The
-    number is the user's, or one for each usable core, of which several runs get their shares.
+    number is the user's, or one for each usable core, or this run's share of them with `--runs`.
     """
     import numpy
     import torch
@@ -77,10 +83,9 @@ def prepared_processor() -> Iterator[None]:
         numpy.finfo(kind)
     torch.set_flush_denormal(True)
     before = torch.get_num_threads()
-    chosen = os.environ.get("OMP_NUM_THREADS")
-    if torchrun_ranks()[1] > 1 and chosen in (None, "1"):  # 1 is torchrun's own default
+    if torchrun_ranks()[1] > 1 and not is_number_of_user():
         torch.set_num_threads(max(1, usable_cores() // int(os.environ["LOCAL_WORLD_SIZE"])))
-    elif not chosen:
+    elif not is_number_of_user():
         torch.set_num_threads(min(before, int(os.environ.get(ONE_OF_SEVERAL, usable_cores()))))
     try:
         yield

@@ -1,6 +1,5 @@
 """The number of PyTorch's threads, which follows the load of the machine."""
 
-import os
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -11,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
+
+from codebase.compute.processor import is_number_of_user
 
 SECONDS_BETWEEN_TRIALS = 4.0
 STEPS_OF_A_TRIAL = 5
@@ -45,15 +46,15 @@ def following_load(
 
     Args:
         step: the function to time, which is called many times.
-        result: computes the same as `step`, and changes nothing.
+        result: computes, without effects, what has to be the same.
 
     Yields:
         the step to call.
     """
-    if device.type != "cpu" or os.environ.get("OMP_NUM_THREADS"):
+    most = torch.get_num_threads()
+    if device.type != "cpu" or most == 1 or is_number_of_user():
         yield step
         return
-    most = torch.get_num_threads()
     try:
         numbers = _equivalent(result, most)
         torch.set_num_threads(most)
@@ -65,7 +66,7 @@ def following_load(
 def _result_of_step(training: Any, images: Tensor) -> Tensor:
     """The parameters and gradients of a copy of a training after a step.
 
-    Adam's first step depends on little more than the signs of the gradients.
+    The gradients are included, because Adam's first step depends on little more than their signs.
     """
     copy = deepcopy(training)
     copy.take_step(images)
@@ -76,7 +77,8 @@ def _result_of_step(training: Any, images: Tensor) -> Tensor:
 def _equivalent(result: Callable[[], Tensor], most: int) -> list[int]:
     """The numbers of threads, `most` and its halves, with which the result is the same."""
     results: dict[int, Tensor] = {}
-    with suppress(RuntimeError):  # a student's model may hold tensors that cannot be copied
+    # Without a result, for example of a model that cannot be copied, the number stays.
+    with suppress(RuntimeError):
         for number in [most >> i for i in range(most.bit_length())]:
             torch.set_num_threads(number)
             results[number] = result()
@@ -102,10 +104,11 @@ def _trials(numbers: Sequence[int]) -> Generator[None, float, None]:
 
     Each number is half of the one before it. The first one is used first.
     """
-    place = 0
+    place, seconds = 0, dict[int, float]()
     while True:
         waited = 0.0
-        while waited < SECONDS_BETWEEN_TRIALS:
+        # Trials take a small part of the time, also if a step is long.
+        while waited < max(SECONDS_BETWEEN_TRIALS, 20 * sum(seconds.values())):
             waited += yield
         seconds = dict.fromkeys(range(max(0, place - 1), min(place + 2, len(numbers))), 0.0)
         for candidate in seconds:

@@ -9,7 +9,7 @@ from subprocess import DEVNULL, Popen
 from tempfile import TemporaryDirectory
 from typing import IO, Any
 
-from codebase.compute.processor import ONE_OF_SEVERAL
+from codebase.compute.processor import ONE_OF_SEVERAL, is_number_of_user
 from codebase.settings import Settings
 from codebase.system.errors import ONLY_MEASURED, Interrupted
 from codebase.system.signals import caught_signals
@@ -32,7 +32,8 @@ def run_each(
     threads_each = max(1, threads // jobs)
     print(f"{len(runs)} runs, {jobs} at a time, threads for each: {threads_each}", file=sys.stderr)
     environment = os.environ | {ONE_OF_SEVERAL: str(threads_each)}
-    if "OMP_NUM_THREADS" in environment:  # The user's number is for all of them.
+    environment.pop("OMP_NUM_THREADS", None)
+    if is_number_of_user():  # All runs share it.
         environment["OMP_NUM_THREADS"] = str(threads_each)
     environment.pop("TORCHELASTIC_RUN_ID", None)  # a child is no process of torchrun
     interactive = is_interactive()

@@ -6,12 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from conftest import wait_for
 
-from assignment import ROOT, TASKS, UTILS, process
+from assignment import ROOT, TASKS, UTILS, judging, process
 from assignment.judging import grade
 from assignment.submission import Submission
 
@@ -38,13 +39,14 @@ def checked():
     return checked
 
 
-def test_a_file_that_hangs_at_import_is_asked_once(checked):
-    start = time.process_time()
+def test_a_file_that_hangs_at_import_is_asked_once(checked, monkeypatch):
+    asked = Mock(wraps=process.ask)
+    monkeypatch.setattr(judging, "ask", asked)
     points, text = checked(first="while True: pass\n", tasks=(SAMPLE, BOUND), seconds=6.0)
     assert points == [0, 0]
     assert "line 1 of utils.py" in text
     assert "__main__" in text
-    assert time.process_time() - start < 6
+    assert asked.call_count == 1
 
 
 @pytest.mark.parametrize(
@@ -107,6 +109,7 @@ def children(parent):
     return [int(x) for x in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
 def test_sigterm_ends_the_students_process_too(tmp_path):
     shutil.copytree(SENT, tmp_path / "sent")
     results, utils = tmp_path / "results.json", tmp_path / "sent" / "utils.py"
@@ -114,8 +117,7 @@ def test_sigterm_ends_the_students_process_too(tmp_path):
     command = [sys.executable, "-m", "assignment.check", tmp_path / "sent", "--results", results]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     check = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-    while not [*tmp_path.glob("*/work/started")]:
-        time.sleep(0.1)
+    wait_for(lambda: [*tmp_path.glob("*/work/started")])
     helper, *_ = children(check.pid)
     student, *_ = children(helper)
     check.send_signal(signal.SIGTERM)

@@ -74,7 +74,7 @@ def test_files_are_found_in_folders_and_archives(found, names, pack):
         files = {"HW.ZIP" if files.startswith(b"PK") else "hw.tar.gz": files}
     sent = found(files)
     assert sent.files == TEXTS
-    assert "visualize.py" in sent.notes[0]  # which was not found
+    assert "visualize.py" in sent.notes[0]  # It was not found.
     assert all(name in sent.notes[0] for name in names)
 
 

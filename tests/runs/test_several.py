@@ -61,23 +61,23 @@ sys.exit(beside > 3)
 
 
 @pytest.mark.parametrize(
-    ("jobs", "threads", "share", "user"), [(2, 5, 2, "5"), (2, 1, 1, None), (9, 8, 4, None)]
+    ("jobs", "threads", "share", "user"), [(2, 5, 2, "5"), (2, 1, 1, ""), (9, 8, 4, "1")]
 )
 def test_processes_share_the_threads_but_no_input_output_terminal_and_batches_of_torchrun(
     monkeypatch, capfd, jobs, threads, share, user
 ):
     """Standard output is only for the table, and Ctrl-C reaches the parent alone."""
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    monkeypatch.setenv("OMP_NUM_THREADS", user or "")
-    if not user:
-        monkeypatch.delenv("OMP_NUM_THREADS")
+    torchrun = {"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+    for name, value in torchrun.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("OMP_NUM_THREADS", user)
     names = ("OMP_NUM_THREADS", ONE_OF_SEVERAL, "TORCHELASTIC_RUN_ID")
     program = f"""
 print("output", file=sys.stdout, flush=True)
 without = os.path.samefile("/dev/stdin", os.devnull) and os.getsid(0) == os.getpid()
 sys.exit(f"{{[os.environ.get(name) for name in {names}]}} {{without}}")
 """
-    message = f"{[str(share) if user else None, str(share), None]} True"
+    message = f"{[str(share) if user == '5' else None, str(share), None]} True"
     assert each(program, RUNS[:2], jobs, threads) == {0: message, 1: message}
     output, errors = capfd.readouterr()
     assert output == "" and errors.count(message) == 2
@@ -98,7 +98,7 @@ def test_one_run_per_thread_trains_at_a_time_but_one_on_a_gpu_or_under_torchrun(
 
     def run_each(runs, command, *numbers):
         assert [settings.run for settings in runs] == [0, 1, 2][rank::size]
-        assert numbers == (jobs, 5)  # and 5 threads
+        assert numbers == (jobs, 5)  # 5 is the number of threads.
         own = "auto" if size == 1 else device
         assert {f"--device={own}", "--dataset=synthetic", "--runs=1", "--z=3"} <= {*command}
         return {settings.run: "not today" for settings in runs}
