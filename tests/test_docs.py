@@ -105,6 +105,7 @@ def test_the_columns_and_keys_of_the_files_are_explained(run_vae, small):
     run_vae(*small, "--iter_max", 1, "--iwae", 2, "--valid", 10)
     (folder,) = CHECKPOINTS.glob("model=*")
     settings = json.loads((folder / "settings.json").read_text())
+    assert (ROOT / ".git").exists() == bool(settings["starts"][0]["commit"])
     results = json.loads((folder / "results-00001.json").read_text())
     report_runs([Settings(**settings["settings"])], {})
     compare()

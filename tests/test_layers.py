@@ -46,7 +46,6 @@ def test_only_the_given_interface_of_the_students_files_is_used(path):
 
 
 def test_imports_go_down_the_layers_only():
-    """pyproject.toml has the layers."""
     linter = pytest.importorskip("importlinter.cli")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)

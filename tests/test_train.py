@@ -124,7 +124,6 @@ def test_each_process_has_noise_of_its_own_and_the_weights_of_the_first():
 
 
 def test_training_returns_the_model_and_its_bounds_and_leaves_the_global_random_state():
-    """The device may be a name."""
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     model, measured = train(TINY, IMAGES, "cpu")
     assert torch.equal(torch.get_rng_state(), before[0])

@@ -154,11 +154,3 @@ def test_the_environment_is_bare(checked, monkeypatch):
     process.stop()
     points, _ = checked("assert 'SECRET' not in __import__('os').environ")
     assert points == [3]
-
-
-def test_replaced_comparisons_do_not_change_the_verdict(checked):
-    replaced = "import builtins, torch\nfor name in ('allclose', 'equal', 'isclose'):\n"
-    replaced += "    setattr(torch, name, lambda *_, **__: True)\nbuiltins.all = lambda _: True\n"
-    points, text = checked("return m + v * torch.randn_like(m)", first=replaced)
-    assert points == [0]
-    assert "v is used as the deviation" in text

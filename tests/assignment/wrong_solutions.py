@@ -40,6 +40,10 @@ DETACHED = "torch.distributions.Normal(m, std).sample()"
 NUMPY = "torch.tensor(__import__('numpy').random.normal(m.tolist(), std.tolist())).float()"
 DIVERGENCE = "ut.kl_normal(m, v, pm, pv)"
 SAMPLED = "ut.log_normal(z, m, v) - ut.log_normal(z, pm, pv)"
+DIVERGENCES = (
+    "torch.distributions.kl_divergence(*(torch.distributions.Normal(m, v.sqrt()) for m, v in"
+)
+DIVERGENCES += " ((qm, qv), (pm, pv)))).sum(1)"
 UNIFORM = "model.sample_x_given(model.sample_z(200).uniform_())"
 WRONG = {
     "the variance as the deviation": (SG, "= torch.sqrt(v)", "= v", "used as the deviation"),
@@ -77,16 +81,8 @@ WRONG = {
     "grey pixels": (VS, "sample_x", "sample_sigmoid", "are grey"),
     "uniform latents": (VS, "model.sample_x(num_samples)", UNIFORM, "z is uniform"),
 }
-# Right solutions of two tasks.
-BY_DISTRIBUTIONS = [
-    (SG, "m + std * eps", "torch.distributions.Normal(m, std).rsample()"),
-    (
-        KL,
-        "0.5 * (log_det + trace + mahalanobis - dim)",
-        "torch.distributions.kl_divergence("
-        "*(torch.distributions.Normal(m, v.sqrt()) for m, v in ((qm, qv), (pm, pv)))).sum(1)",
-    ),
-]
+# A right solution.
+BY_DISTRIBUTIONS = SG, "m + std * eps", "torch.distributions.Normal(m, std).rsample()"
 # Mistakes without a sentence.
 UNKNOWN = {
     "a weight": (EL, "rec + kl", "rec + 3 * kl"),

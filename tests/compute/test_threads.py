@@ -16,10 +16,7 @@ IMAGES = torch.zeros(3)
 
 
 class Counting:
-    """A training whose only parameter gets a result for each number of threads.
-
-    A step takes a second for each thread, by its own clock.
-    """
+    """A training that adds a result to its parameter, and takes a second for each thread."""
 
     seconds = 0
 
