@@ -13,6 +13,7 @@ from codebase.datasets.loading import load
 from codebase.system.errors import DownloadError, UserError
 
 pytest_plugins = "few"
+ARCHIVE = gzip.compress(b"another file", mtime=0)
 
 
 def test_an_unknown_name_is_refused_with_the_known_names(tmp_path):
@@ -42,7 +43,7 @@ def test_files_are_found_up_to_three_folders_deep(tmp_path, few, downloading, pl
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("content", [b"no archive", gzip.compress(b"another file", mtime=0), b""])
+@pytest.mark.parametrize("content", [b"no archive", ARCHIVE, ARCHIVE[:-9], b""])
 def test_a_damaged_archive_is_named_if_the_download_fails(tmp_path, few, downloading, content):
     """It may belong to another data set, so a download is tried first."""
     write(tmp_path, few, [f"{name}.gz" for name in FILES])
