@@ -9,6 +9,7 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 # The tests use the CPU, unless CUDA_VISIBLE_DEVICES names a GPU.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+import atexit
 import gc
 import multiprocessing
 import shutil
@@ -188,3 +189,4 @@ def fixed_seed():
 def pytest_sessionfinish():
     """Spare a busy machine the last garbage collection: execnet waits only five seconds for it."""
     gc.freeze()
+    atexit.register(gc.unfreeze)  # Libraries of PyTorch report objects that are left.

@@ -41,8 +41,8 @@ def names_used(tree: ast.AST) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
 def test_only_the_given_interface_of_the_students_files_is_used(path):
     for owner, name in names_used(ast.parse(path.read_text(encoding="utf-8"))):
-        if path.name != "vae.py":  # Our own file may have more names.
-            assert name in GIVEN.get(owner, {name}), (owner, name)
+        # Our own vae.py may have more names.
+        assert path.name == "vae.py" or name in GIVEN.get(owner, {name}), (owner, name)
 
 
 def test_imports_go_down_the_layers_only():

@@ -45,7 +45,6 @@ WRONG = UTILS.replace("torch.sqrt(v)", "v")
     [({"utils.py": WRONG, "vae.py": VAE}, [0, 6, 0, 0, 3]), ({}, [0] * 5)],
 )
 def test_each_task_gets_its_points(autograder, files, scores):
-    """The results follow Gradescope's rules."""
     for folder in ("submission", "results"):
         shutil.rmtree(autograder / folder, ignore_errors=True)
         (autograder / folder).mkdir()
