@@ -40,7 +40,7 @@ def files_in(
     if path.is_dir() and not path.is_symlink():
         for child in sorted(path.iterdir()):
             inner = "".join(x if x.isprintable() else "?" for x in child.name)
-            inner = inner.replace("\\", "/")  # as in some archives from Windows
+            inner = inner.replace("\\", "/")  # Some archives from Windows have backslashes.
             if is_visible(inner):
                 inner = f"{name}/{inner}" if name else inner
                 yield from files_in(inner, child, is_wanted, depth)

@@ -26,7 +26,7 @@ TABLE, RECORDS, FEEDBACK = "grades.csv", "grades.json", "feedback"
 
 
 class Record(NamedTuple):
-    """What is known about a hand-in: its points, and texts for the student and the teacher."""
+    """The result of grading a hand-in: points, and texts for the student and the teacher."""
 
     points: dict[str, int]  # for each task; empty if the check failed
     text: str

@@ -1,4 +1,4 @@
-"""What a check knows: the inputs of functions, the right answers, and those of known mistakes."""
+"""Provides the inputs of functions, their right answers, and the answers of known mistakes."""
 
 import json
 import secrets

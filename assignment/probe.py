@@ -20,9 +20,9 @@ RESULTS = {
     "negative_iwae_bound": ("NIWAE", "KL", "REC"),
 }
 COPIES = {"sample_gaussian": 5_333, "negative_elbo_bound": 167, "negative_iwae_bound": 67}
-CALLS = 18  # of a bound
-SAMPLES = (2, 5, 11)  # importance samples of the calls in turn
-IMAGES = 300  # of sample_x
+CALLS = 18  # number of times that a bound is called
+SAMPLES = (2, 5, 11)  # numbers of importance samples, used by the calls in turn
+IMAGES = 300  # number of images that sample_x samples in a call
 # Arguments of the other functions, and which of them need a gradient.
 ARGUMENTS = {
     "kl_normal": ("m", "v", "other m", "other v"),
@@ -128,7 +128,10 @@ def probe_bound(task: str, function: Callable[..., Any], enc: Encoder, dec: Deco
 
 
 def own_parts(get: Callable[..., Any], x: Inputs) -> Record:
-    """What the functions of utils.py return for the ELBO's inputs: mistakes there cost once."""
+    """The results of the functions in utils.py for the ELBO's inputs.
+
+    They show whether a part of the ELBO is wrong only because of utils.py.
+    """
     record: Record = {}
     enc, dec = Encoder(x), Decoder(x, varies=False)
     with suppress(Exception), torch.no_grad():

@@ -54,7 +54,7 @@ def shown(quantity: Quantity) -> str:
 
 
 def remarks(task: Task, found: Answers) -> Iterator[str]:
-    """What is right, but differs from the text."""
+    """Describe differences from the text that cost no points."""
     if task.name == "negative_elbo_bound" and found[SHOWN][LATENTS].values[0] > 1.5:
         yield "several latents are decoded for each image: the text asks for one"
     if task.name == "negative_iwae_bound" and found[SHOWN]["KL"].errors[0] > 1e-4:

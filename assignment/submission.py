@@ -32,7 +32,8 @@ LIKE = {
     for file in NAMES
 }
 PYTHON = re.compile(r"\.(py|ipynb)(\.txt)?$", re.IGNORECASE)
-COPY = re.compile(r"(?: ?\((\d+)\)|-(\d+))?\.py(\.txt)?$", re.IGNORECASE)  # as "name (1).py"
+# Endings of copies such as "name (1).py" and "name-1.py".
+COPY = re.compile(r"(?: ?\((\d+)\)|-(\d+))?\.py(\.txt)?$", re.IGNORECASE)
 MODEL = re.compile(r"([^/]+)/model-20000\.pt$")
 RUN = re.compile(r"model=vae_z=10_run=\d{4,}")
 

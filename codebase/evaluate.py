@@ -89,10 +89,12 @@ def iwae_and_error(
     means = torch.zeros(len(groups), device=device)
 
     def bound_of(group: Tensor) -> Tensor:
+        """The negative bound, averaged over a group of images."""
         log_means = [-model.negative_iwae_bound(group, samples)[0] for samples in parts]
         return -(torch.stack(log_means) + log_shares).logsumexp(0)
 
-    def first_and_last_bound() -> Tensor:  # of the largest and the smallest group
+    def first_and_last_bound() -> Tensor:
+        """The bounds of the largest and the smallest group, with the same noise in each call."""
         with seeded(SEED, device):
             return torch.stack([bound_of(groups[0]), bound_of(groups[-1])])
 

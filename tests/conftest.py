@@ -129,6 +129,20 @@ def draw_fewer_digits(project: Path) -> None:
         file.writelines(f"\n{name} = {counts}\n" for name, counts in FEWER.items())
 
 
+@pytest.fixture
+def torchrun(monkeypatch):
+    """Sets the environment of a process that torchrun starts, by default the first of two."""
+
+    def torchrun(rank=0, size=2, machines=1):
+        local = size // machines
+        names = {"RANK": rank, "LOCAL_RANK": rank % local, "WORLD_SIZE": size}
+        names |= {"LOCAL_WORLD_SIZE": local, "TORCHELASTIC_RUN_ID": "none"}
+        for name, value in (names | {"TORCHELASTIC_RESTART_COUNT": 0}).items():
+            monkeypatch.setenv(name, str(value))
+
+    return torchrun
+
+
 @pytest.fixture(scope="session")
 def forking() -> ForkServerContext:
     """Starts processes quickly, from one in which PyTorch is imported."""

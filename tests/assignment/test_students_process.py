@@ -117,7 +117,7 @@ def test_sigterm_ends_the_students_process_too(tmp_path):
     command = [sys.executable, "-m", "assignment.check", tmp_path / "sent", "--results", results]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     check = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-    wait_for(lambda: [*tmp_path.glob("*/work/started")])
+    wait_for(lambda: [*tmp_path.rglob("started")])
     helper, *_ = children(check.pid)
     student, *_ = children(helper)
     check.send_signal(signal.SIGTERM)

@@ -12,19 +12,6 @@ from codebase.train import train
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def torchrun(monkeypatch):
-    """Sets the environment of the first process that torchrun starts, by default of two."""
-
-    def torchrun(size=2):
-        names = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
-        names |= {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_RESTART_COUNT": 0}
-        for name, value in names.items():
-            monkeypatch.setenv(name, str(value))
-
-    return torchrun
-
-
 def test_a_single_process_returns_its_arguments(torchrun):
     torchrun(size=1)
     with connected(CPU) as single:

@@ -101,18 +101,6 @@ def threads():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture
-def torchrun(monkeypatch):
-    """Sets the environment of the second process that torchrun starts on the second machine."""
-
-    def torchrun():
-        names = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}
-        for name, value in (names | {"RANK": "3", "LOCAL_RANK": "1"}).items():
-            monkeypatch.setenv(name, value)
-
-    return torchrun
-
-
 def test_denormal_numbers_are_flushed_inside_the_block_only():
     denormal = torch.tensor([1e-39])
     with prepared_processor():
@@ -140,7 +128,7 @@ def test_the_number_of_threads_is_the_users_or_a_share_of_the_usable_cores(
     for name, value in chosen.items():
         monkeypatch.setenv(name, value)
     if processes > 1:
-        torchrun()
+        torchrun(3, 4, 2)
     cores(usable)
     torch.set_num_threads(before)
     with prepared_processor():
@@ -152,7 +140,7 @@ def test_the_number_of_threads_is_the_users_or_a_share_of_the_usable_cores(
 
 
 def test_only_torchrun_sets_ranks(torchrun, monkeypatch):
-    torchrun()
+    torchrun(3, 4, 2)
     assert torchrun_ranks() == (3, 4, 1)
     monkeypatch.delenv("TORCHELASTIC_RUN_ID")  # another launcher sets the same names
     assert torchrun_ranks() == (0, 1, 0)
@@ -202,7 +190,7 @@ def test_each_device_has_its_name_and_others_are_refused(
             assert caught.value.status == 2
             assert ("cuda, cuda:0, cuda:1" in str(caught.value)) == (number == 2)
         if number:
-            torchrun()
+            torchrun(3, 4, 2)
 
 
 # PyTorch without code for a GPU, and a GPU whose memory others use.
@@ -220,7 +208,7 @@ def test_a_gpu_that_cannot_be_used_is_one_sentence_and_auto_takes_the_cpu(
     assert "\n" not in str(caught.value) and "--device cpu" in str(caught.value)
     # A process that starts others leaves the memory of the GPU to them.
     assert choose_device("auto", probe=False) == torch.device("cuda")
-    torchrun()  # its processes do not take devices of two kinds
+    torchrun(3, 4, 2)  # its processes do not take devices of two kinds
     with pytest.raises(UserError, match=reason):
         choose_device("auto")
 

@@ -64,12 +64,10 @@ sys.exit(beside > 3)
     ("jobs", "threads", "share", "user"), [(2, 5, 2, "5"), (2, 1, 1, ""), (9, 8, 4, "1")]
 )
 def test_processes_share_the_threads_but_no_input_output_terminal_and_batches_of_torchrun(
-    monkeypatch, capfd, jobs, threads, share, user
+    monkeypatch, torchrun, capfd, jobs, threads, share, user
 ):
     """Standard output is only for the table, and Ctrl-C reaches the parent alone."""
-    torchrun = {"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
-    for name, value in torchrun.items():
-        monkeypatch.setenv(name, value)
+    torchrun()
     monkeypatch.setenv("OMP_NUM_THREADS", user)
     names = ("OMP_NUM_THREADS", ONE_OF_SEVERAL, "TORCHELASTIC_RUN_ID")
     program = f"""
