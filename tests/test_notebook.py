@@ -66,7 +66,7 @@ def test_the_walk_shows_pictures_and_its_bound_by_hand_is_that_of_the_model(outp
         [float(number) for number in re.findall(r"-?\d+\.\d+", line)]
         for line in text(walk[-1]).splitlines()
     )
-    assert by_hand == pytest.approx(model, rel=0.01)
+    assert by_hand == pytest.approx(model, abs=0.02)  # two decimals are printed
 
 
 def test_the_walk_is_stored_without_output():
