@@ -27,7 +27,6 @@ from assignment.inputs import ask
 from assignment.probe import RESULTS, Decoder, Encoder, probe
 from codebase import utils
 from codebase.models import vae
-from codebase.pictures.drawing import image_grid
 
 TEXT = ROOT / "assignment" / "mistakes.md"
 NUMBERS = TEXT.with_name("numbers.json")
@@ -83,6 +82,8 @@ def model_with(enc: Encoder, dec: Decoder) -> vae.VAE:
 
 def picture(x: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     """A picture of images (n, 784)."""
+    from codebase.pictures.drawing import image_grid  # imports Matplotlib, which is slow
+
     return enlarged(255 * image_grid(x.detach().float(), rows, columns))
 
 
