@@ -81,7 +81,7 @@ def restored_defaults() -> str:
         import_module("codebase.compute.processor").check_defaults()
     except Exception as error:
         torch.set_default_dtype(torch.float32)
-        torch.set_default_device("cpu")
+        torch.set_default_device(None)
         return f"the program refuses this file: {error}"
     return ""
 

@@ -18,7 +18,7 @@ ARGUMENTS = (
 )
 
 
-def open_browser(profile: Path) -> webdriver.Chrome:
+def open_browser(profile: Path):
     """Start Chromium with an empty profile; skip the test if it is not installed."""
     names = ("chromium", "chromium-browser", "google-chrome", "chrome")
     program = next(filter(None, map(shutil.which, names)), None)

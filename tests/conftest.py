@@ -1,4 +1,7 @@
-"""Fixtures of several tests: the images, and the command line in this process or another."""
+"""Fixtures of several tests: the images, and the command line in this process or another.
+
+PyTorch is imported where it is needed: the process that distributes the tests does not need it.
+"""
 
 import os
 
@@ -24,13 +27,8 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
-import torch
 
-from codebase import arguments, evaluate
-from codebase.data import Images
-from codebase.datasets import synthetic
-from codebase.datasets.loading import load
-from codebase.models import nns
+from codebase import arguments
 from codebase.system.signals import ENDING
 from run_vae import main
 
@@ -47,16 +45,20 @@ OFFLINE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
 
 
 @pytest.fixture(scope="session")
-def all_synthetic_images() -> Images:
+def all_synthetic_images():
+    from codebase.datasets.loading import load
+
     return load("synthetic", Path())
 
 
 @pytest.fixture(scope="session")
-def synthetic_images() -> Images:
+def synthetic_images():
     """Synthetic digits, fewer than usual."""
+    from codebase.datasets.loading import load
+
     with pytest.MonkeyPatch.context() as patch:
         for name, counts in FEWER.items():
-            patch.setattr(synthetic, name, counts)
+            patch.setattr(f"codebase.datasets.synthetic.{name}", counts)
         return load("synthetic", Path())
 
 
@@ -77,9 +79,11 @@ def small() -> tuple[str, ...]:
 @pytest.fixture
 def place(tmp_path, monkeypatch, stray) -> Path:
     """An empty current folder, where the small networks are known and measuring takes no time."""
+    from codebase.models import nns
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(nns, "__path__", [*nns.__path__, str(NETWORKS)])
-    monkeypatch.setattr(evaluate, "SUBSET_PASSES", 2)
+    monkeypatch.setattr("codebase.evaluate.SUBSET_PASSES", 2)
     monkeypatch.setattr("codebase.runs.run_writer.git_commit", lambda: None)  # starts a process
     return tmp_path
 
@@ -92,9 +96,11 @@ def run_vae(tmp_path, monkeypatch):
 
 def command_line(folder: Path, patch: pytest.MonkeyPatch) -> Callable:
     """Go to a folder, and return a function that runs the command line in this process."""
+    from codebase.models import nns
+
     patch.chdir(folder)
     for name, counts in FEWER.items():
-        patch.setattr(synthetic, name, counts)
+        patch.setattr(f"codebase.datasets.synthetic.{name}", counts)
     for owner, name in ((nns, "__path__"), (arguments, "NETWORKS")):
         patch.setattr(owner, name, [*getattr(owner, name), str(NETWORKS)])
     for name, nowhere in OFFLINE.items():
@@ -197,6 +203,8 @@ def wait_for(condition: Callable[[], object], minutes: float = 5) -> None:
 
 @pytest.fixture(autouse=True)
 def fixed_seed():
+    import torch
+
     torch.manual_seed(0)
 
 

@@ -4,7 +4,6 @@ import re
 import sys
 from itertools import chain
 
-import nbclient
 import nbformat
 import pytest
 from conftest import ROOT
@@ -32,6 +31,8 @@ WALK = nbformat.read(ROOT / "docs" / "walk.ipynb", 4)
 @pytest.fixture(scope="module")
 def outputs(script):
     """The outputs of each of the cells above and of the walk, run in one kernel."""
+    import nbclient
+
     notebook = nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_code_cell, CELLS)])
     for cell in WALK.cells:  # fewer steps, on digits that need no network
         source = cell.source.replace("1000", "20").replace("mnist", "synthetic")

@@ -155,7 +155,10 @@ def test_a_run_of_the_assignment_also_writes_its_picture_and_page(run_vae, monke
         ("--batch_size 601", 2, "600"),
         # A folder that is named and has no MNIST is perhaps a slip of typing, and the shell does
         # not expand --data_dir=~/mnist.
-        ("--dataset auto --data_dir=~/mnist", 1, "/home/mnist/MNIST/raw"),
+        pytest.param(
+            *("--dataset auto --data_dir=~/mnist", 1, "/home/mnist/MNIST/raw"),
+            marks=pytest.mark.slow,  # It imports torchvision.
+        ),
         ("--compare", 1, "no finished runs"),
         ("--device cuda:99", 2, "cuda:99"),
     ],
