@@ -95,6 +95,7 @@ def test_the_standard_error_is_that_of_single_images():
     assert math.isnan(evaluate.bounds(model, images[:1]).error)
 
 
+@pytest.mark.slow
 def test_the_subset_has_100_passes_and_the_other_images_have_one():
     pixels = torch.randint(256, (1000, 784), dtype=torch.uint8)
     images = Images("some", pixels, pixels, torch.arange(10, dtype=torch.uint8).repeat(100))
@@ -159,6 +160,7 @@ def test_bounds_repeat_and_leave_the_global_random_state():
     assert model.negative_iwae_bound(x, 10)[0].item() == pytest.approx(first[1], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_measurement_is_in_evaluation_mode_and_changes_neither_modes_nor_statistics(tmp_path):
     """The model is in training mode, apart from one frozen layer, and has batch statistics."""
     model, x = VAE(z_dim=3), torch.rand(30, 784).round()

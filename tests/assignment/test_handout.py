@@ -69,6 +69,7 @@ def test_links_and_pictures_of_the_readme_lead_to_files(given):
     assert not [link for link in links if "://" not in link and not (given / link).exists()]
 
 
+@pytest.mark.slow
 def test_no_statement_of_a_removed_body_is_anywhere(given):
     """The comparison ignores formatting, because `ast.unparse` writes all statements."""
     everything = texts(given)

@@ -14,6 +14,7 @@ from codebase.utils import gaussian_parameters
 FUNCTIONS = [task.name for task in TASKS if task.file]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_values_equal_torch_distributions(seed):
     x = ask("kl_normal", seed)

@@ -62,6 +62,7 @@ def test_an_interpolation_has_equal_steps(images):
     assert named == {0: "input", 1: "0", 10: "1", 11: "input"}
 
 
+@pytest.mark.slow
 def test_a_learning_curve_plots_the_rows():
     figure = learning_curve(rows_of_a_run())
     figure.draw_without_rendering()  # This computes the layout.
@@ -141,6 +142,7 @@ def test_every_picture_is_written_into_the_folder_with_its_title(images, run, ca
     assert plt.get_fignums() == []
 
 
+@pytest.mark.slow
 def test_pictures_can_be_pdfs_and_one_without_data_is_left_out(images, run, capsys, monkeypatch):
     for name in ("gallery.reconstructions", "gallery.interpolation", "latent.latent_space"):
         monkeypatch.setattr(f"codebase.pictures.{name}", lambda *_: drawing.new_figure(1)[0])
@@ -153,6 +155,7 @@ def test_pictures_can_be_pdfs_and_one_without_data_is_left_out(images, run, caps
     assert all(path.read_bytes().startswith(b"%PDF") for path in run.path.iterdir())
 
 
+@pytest.mark.slow
 def test_all_pictures_are_tried_and_a_missing_function_of_a_student_is_no_failure(
     images, run, capsys, monkeypatch
 ):
