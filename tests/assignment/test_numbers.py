@@ -50,6 +50,7 @@ def test_the_layers_of_the_encoder_alone_give_its_posteriors():
     torch.testing.assert_close(gaussian_parameters(enc.net(inputs["x"])), enc.encode(inputs["x"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sample_gaussian", "negative_elbo_bound", "sample_x"])
 def test_our_solution_is_right_for_other_noise(name):
     inputs, right = ask(name, 3), mistakes.answers(name, 3)

@@ -128,6 +128,7 @@ def run(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_every_picture_is_written_into_the_folder_with_its_title(images, run, capsys, monkeypatch):
     written, failures = [], []
     monkeypatch.setattr(drawing, "write_figure", lambda *call: written.append(call))

@@ -30,6 +30,7 @@ from codebase.train import Training
 pytestmark = pytest.mark.usefixtures("place")
 
 
+@pytest.mark.slow
 def test_a_signal_while_files_are_written_stops_the_run_after_the_next_step(monkeypatch, stray):
     whole, plain = uninterrupted(iter_save=10), os.fsync
 
@@ -98,6 +99,7 @@ def test_a_value_error_of_torch_distributions_is_a_divergence_if_the_model_diver
         train_small(seconds_between_states=1_000_000)
 
 
+@pytest.mark.slow
 def test_a_full_disk_deletes_nothing_and_once_there_is_room_the_run_ends_in_the_same_bytes():
     """The system limits the size of a file: there is room for a model, but not for a state."""
     longer = TINY._replace(iter_max=60)
