@@ -72,7 +72,7 @@ def write_table(path: Path, found: list[Entry], records: dict[str, Record]) -> N
     lines: list[list[object]] = [["student", *names, "sum", "late", "files read", "notes"]]
     for student, is_late, _ in found:
         points, _, read, notes, functions, _ = records.get(student, PENDING)
-        equal = [x for x in records if x != student and records[x].functions == functions]
+        equal = sorted(x for x in records if x != student and records[x].functions == functions)
         if equal and functions:
             notes = [*notes, f"Its functions are those of {', '.join(equal)}."]
         numbers = [points.get(name, "") for name in names]

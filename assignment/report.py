@@ -1,6 +1,7 @@
 """The report on a hand-in: sentences and tables for the student, and Gradescope's file."""
 
 import json
+import math
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -49,7 +50,9 @@ def shown(quantity: Quantity) -> str:
     texts = []
     for x, error in zip(*quantity, strict=True):
         slack = SIGMAS * error
-        texts.append(f"{x:.4g}±{slack:.1g}" if slack > 1e-3 * abs(x) else f"{x:.4f}")
+        places = max(0, -math.floor(math.log10(slack))) if 0 < slack < math.inf else 0
+        is_rough = slack > 1e-3 * abs(x)
+        texts.append(f"{x:.{places}f}±{slack:.{places}f}" if is_rough else f"{x:.4f}")
     return ", ".join(texts)
 
 
