@@ -46,10 +46,12 @@ class Mistake(NamedTuple):
     function: str
     parts: Answers
 
-    def is_possible(self, called: set[str], passed: set[str]) -> bool:
+    def is_possible(self, called: set[str], passed: set[str], failed: set[str]) -> bool:
         """Whether a solution can have it that calls some functions, of which some are right."""
         mentioned = {task.name for task in TASKS if task.name in self.sentence.split("see ")[0]}
-        return self.function in called - passed and mentioned - {"train"} <= called
+        # The importance weights depend on all functions, so they say nothing about one of two.
+        is_alone = "NIWAE" not in self.parts or self.function in failed or not failed & called
+        return self.function in called - passed and mentioned - {"train"} <= called and is_alone
 
     def distance(self, found: Answers) -> float:
         """How far an answer is from the parts that it predicts, infinite if any does not agree."""

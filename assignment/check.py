@@ -22,7 +22,7 @@ from codebase.system.streams import configure_output, flush_output
 
 
 def show(submission: Submission, task: Task) -> str:
-    """The inputs of a function, and its numbers of each dimension beside the right ones."""
+    """The numbers of a function beside the right ones."""
     inputs = inputs_of(task.name, SEED)
     with project(submission) as folder:
         record = ask(folder, task.name, task.file, inputs, SECONDS / 3)
@@ -45,7 +45,7 @@ def arguments(argv: list[str] | None) -> Namespace:
         "--show",
         choices=[x for x in names if x != "train"],
         metavar="TASK",
-        help="print the inputs and numbers of a function",
+        help="print the numbers of a function beside the right ones",
     )
     parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit (default 60)")
     args = parser.parse_args(argv)

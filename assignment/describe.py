@@ -121,7 +121,7 @@ def describe_bound(task: str, inputs: Inputs, record: Record) -> Answers:
             answers |= {name: by_samples(name, each) for name, each in sent.items()}
         counts = record["latents"]
         shares = [round(counts[i :: len(SAMPLES)].mean().item(), 1) for i in range(len(SAMPLES))]
-        key = f"decoded latents for each that iw = {', '.join(map(str, SAMPLES))} asks for"
+        key = f"decoded latents / (images * iw) for iw = {', '.join(map(str, SAMPLES))}"
         return answers | {"number of samples": {key: exact(torch.tensor(shares))}}
     for name in ("KL", "REC"):
         if name in answers[name] and answers[name][name].errors[0] > 1e-4:

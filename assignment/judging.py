@@ -111,16 +111,19 @@ def judge(
         return Result(task, 0, ["its process sent an answer of a wrong form"])
     called |= {"sample_gaussian", "sample_x"} if task.file == VISUALIZE else set()
     same = record if SEED == 0 or not task.file else again(0)
-    told, unexplained = explanation(task.name, same, called, passed)
+    told, unexplained = explanation(task.name, same, called, passed, failed)
     unexplained = unexplained if told else {*wrong}
     sources = failed & called
     excused = {part for part in wrong if follows(part, found, own, told, sources)}
     lines = [x.sentence for x in told if x.parts.keys() - excused]
     for part in sorted(excused):
         makers = {USES.get(part.removeprefix(GRADIENT), "")} & sources or sources
-        lines.append(f"{part} follows from {' and '.join(sorted(makers))}, and costs nothing here")
+        names = " and ".join(sorted(makers))
+        lines.append(f"{part} is wrong only because of {names}, and costs nothing here")
     if rest := sorted(unexplained & wrong.keys() - excused):
         lines.append(f"no known mistake explains the {' and the '.join(rest)}")
+        if sources:
+            lines.append(f"correct {' and '.join(sorted(sources))} first, which it calls")
     wrong = {part: keys for part, keys in wrong.items() if part not in excused}
     lines += compared(task, found, right, wrong)
     return Result(task, score(task, wrong), lines)
@@ -139,7 +142,9 @@ def follows(
     if part.startswith(GRADIENT):
         return USES.get(part.removeprefix(GRADIENT)) in sources
     makers = {mistake.function for mistake in told if part in mistake.parts}
-    return bool(sources) and makers <= sources and bool(makers or not own)
+    if part == "z" and not (makers or own):
+        return USES["z"] in sources
+    return bool(makers) and makers <= sources
 
 
 def score(task: Task, wrong: Iterable[str]) -> int:

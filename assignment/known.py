@@ -53,7 +53,7 @@ def right_answers(task: str, seed: int) -> Answers:
 
 
 def explanation(
-    task: str, record: Record, called: set[str], passed: set[str]
+    task: str, record: Record, called: set[str], passed: set[str], failed: set[str]
 ) -> tuple[list[Mistake], set[str]]:
     """The known mistakes behind an answer to the inputs of seed 0, and the parts left over."""
     found: Answers = {}
@@ -61,5 +61,5 @@ def explanation(
         found = describe(task, inputs_of(task, 0), record)
     rows = numbers()[task]["wrong"]
     mistakes = (Mistake(sentence, name, unpacked(parts)) for sentence, name, parts in rows)
-    possible = (each for each in mistakes if each.is_possible(called, passed))
+    possible = (each for each in mistakes if each.is_possible(called, passed, failed))
     return explain(task, found, right_answers(task, 0), possible)

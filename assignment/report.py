@@ -6,8 +6,6 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-import torch
-
 from assignment import Task
 from assignment.answers import GRADIENT, SHOWN, SIGMAS, Answers, Quantity
 from assignment.describe import LATENTS
@@ -33,7 +31,7 @@ def compared(
         if name in wrong and text != "right":
             text += "   <- look here"
         elif text != "right" and name == names[0]:
-            text += ", which follows from the others"
+            text += ", because of the others"
         yield f"{name}: {shown(value)}, {text}"
     for part, keys in wrong.items():
         start = f"{part} " if part.startswith(GRADIENT) else ""
@@ -52,7 +50,8 @@ def shown(quantity: Quantity) -> str:
         slack = SIGMAS * error
         places = max(0, -math.floor(math.log10(slack))) if 0 < slack < math.inf else 0
         is_rough = slack > 1e-3 * abs(x)
-        texts.append(f"{x:.{places}f}±{slack:.{places}f}" if is_rough else f"{x:.4f}")
+        rounded = round(x, places) + 0.0  # without the sign of -0.0
+        texts.append(f"{rounded:.{places}f}±{slack:.{places}f}" if is_rough else f"{x:.4f}")
     return ", ".join(texts)
 
 
@@ -70,10 +69,14 @@ def wrapped(text: str) -> str:
     return textwrap.indent(textwrap.fill(textwrap.shorten(printable, 1_000), 78), "  ")
 
 
+def title(task: Task) -> str:
+    """A task as the assignment names it."""
+    return f"Task {task.number}, {task.name}" if task.number else f"Further task, {task.name}"
+
+
 def text_of(result: Result) -> str:
     """The points of a task and the sentences about it."""
-    task = result.task
-    head = f"Task {task.number or '+'}, {task.name}: {result.points} of {task.points} points"
+    head = f"{title(result.task)}: {result.points} of {result.task.points} points"
     return "\n".join([head, *map(wrapped, result.lines)])
 
 
@@ -95,7 +98,7 @@ def results_json(
     """Gradescope's results.json."""
     tests = [
         {
-            "name": f"Task {result.task.number or '+'}, {result.task.name}",
+            "name": title(result.task),
             "score": result.points,
             "max_score": result.task.points,
             "status": "passed" if result.points == result.task.points else "failed",
@@ -108,18 +111,24 @@ def results_json(
 
 
 def comparison(task: Task, inputs: Inputs, found: Answers, right: Answers) -> str:
-    """The inputs of a function, and its numbers of each dimension beside the right ones."""
+    """The inputs of a function without chance, and the numbers of any beside the right ones."""
     lines, names = list[str](), ARGUMENTS.get(task.name, ())
-    if names and found[SHOWN]:
-        columns: list[Sequence[float]] = [inputs[name].flatten().tolist() for name in names]
-        columns += [x[SHOWN]["each dimension"].values for x in (right, found)]
-        image = torch.arange(3).repeat_interleave(len(columns[0]) // 3) + 1
-        heads = ["image", *names, "right", "yours"]
-        lines.append("  ".join(f"{head:>14}" for head in heads))
-        for numbers in zip(image.tolist(), *columns, strict=True):
-            lines.append("  ".join(f"{x:14.6g}" for x in numbers))
-    for part in (right.keys() | found.keys()) - {SHOWN}:
-        for key in {**right.get(part, {}), **found.get(part, {})}:
-            ours, theirs = (shown(x.get(part, {}).get(key, Quantity())) for x in (right, found))
-            lines.append(f"{key}: {theirs}, should be {ours}")
+    dimensions = [x[SHOWN]["each dimension"].values for x in (right, found) if names and x[SHOWN]]
+    if len({*map(len, dimensions)}) == 1 < len(dimensions):
+        columns = [inputs[name].flatten().tolist() for name in names] + dimensions
+        heads = ["image", *(f"{name:>10}" for name in (*names, "right", "yours"))]
+        lines.append(" ".join(heads))
+        for i, numbers in enumerate(zip(*columns, strict=True)):
+            image = 3 * i // len(columns[0]) + 1
+            cells = (f"{x:{len(head)}.5g}" for head, x in zip(heads[1:], numbers, strict=True))
+            lines.append(" ".join([f"{image:5}", *cells]))
+    for part in dict.fromkeys([*right, *found]):
+        ours, theirs = right.get(part, {}), found.get(part, {})
+        for key in dict.fromkeys([*ours, *theirs]) if part != SHOWN else ():
+            start = f"{part} {key}" if part.startswith(GRADIENT) else key
+            if key in ours and key in theirs and ours[key].values:
+                text = f"{shown(theirs[key])}, should be {shown(ours[key])}"
+            else:
+                text = "missing" if key not in theirs else "right" if key in ours else "wrong"
+            lines.append(textwrap.fill(f"{start}: {text}", 78, subsequent_indent="  "))
     return "\n".join(lines)

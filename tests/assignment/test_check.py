@@ -36,7 +36,7 @@ def checked(capsys, tmp_path):
             file.write_text(text.replace(RIGHT[name], RIGHT[name].replace(old, new)))
         status = check.main([str(folder), *options])
         text = capsys.readouterr().out
-        found = re.findall(r"^Task .*?, (\w+): (.*?)\n\n", text, re.DOTALL | re.MULTILINE)
+        found = re.findall(r"(?ms)^(?:Task \d|Further task), (\w+): (.*?)\n\n", text)
         return status, {name: " ".join(result.split()) for name, result in found}
 
     return checked
@@ -113,6 +113,12 @@ def test_a_mistake_costs_points_once(checked, mistake):
     assert all(len({*points(text)}) == 1 for text in texts.values())
 
 
+def test_a_mistake_does_not_excuse_another_one_in_a_function_that_calls_it(checked):
+    either = "visualize_samples", "num_samples)", "num_samples).maximum(model.sample_x(200))"
+    _, texts = checked([WRONG["the variance as the deviation"][:3], either], pictures=True)
+    assert points(texts["visualize_samples"])[0] == 0
+
+
 def test_an_unwritten_function_is_named(checked):
     indent = {name: " " * 4 * (1 + (name == "negative_elbo_bound")) for name in RIGHT}
     empty = [(x, RIGHT[x], f"{indent[x]}raise NotImplementedError('later')\n") for x in RIGHT]
@@ -172,6 +178,11 @@ def test_the_numbers_of_each_dimension_are_shown(capsys):
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split() for line in lines if line.strip()[:1] in "123"]
     assert [row[-1] == row[-2] for row in rows] == [True] * 6
+
+
+def test_a_result_of_a_wrong_shape_is_shown(checked):
+    mistake = "kl_normal", "dim)", "dim).mean()"
+    assert checked([mistake], options=["--show", "kl_normal"])[0] == 0
 
 
 @pytest.mark.parametrize("arguments", [["nowhere"], [".", "--results", "nowhere/results.json"]])
