@@ -91,6 +91,7 @@ def test_the_standard_error_is_that_of_single_images():
     images[1250:] *= torch.rand(1250, 784).round()  # the halves differ, as those of MNIST do
     bounds = evaluate.bounds(model, images)
     _, kl, rec = networks.recorded()
+    assert (bounds.kl, bounds.rec) == pytest.approx((kl.mean().item(), rec.mean().item()), rel=1e-5)
     assert bounds.error == pytest.approx((kl + rec).std().item() / 50, rel=0.5)
     assert math.isnan(evaluate.bounds(model, images[:1]).error)
 

@@ -68,16 +68,14 @@ def test_a_mistake_is_named(checked, mistake):
     status, texts = checked([(name, old, new)], options=options, pictures="visual" in name)
     assert status == 1
     assert points(texts[name])[0] < points(texts[name])[1]
-    assert words in texts[name]
-    assert "no known mistake" not in texts[name]
+    assert words in texts[name] and "no known mistake" not in texts[name]
 
 
 @pytest.mark.parametrize("mistake", UNKNOWN)
 def test_an_unknown_mistake_is_told_by_its_numbers(checked, mistake):
     name, old, new = UNKNOWN[mistake]
     _, texts = checked([(name, old, new)], options=["--only", name])
-    assert "no known mistake" in texts[name]
-    assert "should be" in texts[name]
+    assert "no known mistake" in texts[name] and "should be" in texts[name]
 
 
 def test_a_hand_out_names_mistakes_without_our_solution(checked, monkeypatch):
@@ -95,8 +93,7 @@ def test_two_mistakes_are_named_and_each_costs_its_part(checked):
     both = [("negative_elbo_bound", "(x, logits))", "(x, logits)) / 784")]
     both += [("kl_normal", " - dim)", ")")]
     text = checked(both)[1]["negative_elbo_bound"]
-    assert "averaged over the pixels" in text
-    assert "-1 of each dimension is missing" in text
+    assert "averaged over the pixels" in text and "-1 of each dimension is missing" in text
     assert points(text) == [2, 6]  # NELBO is the sum of both, and has its gradients.
 
 
@@ -124,8 +121,7 @@ def test_an_unwritten_function_is_named(checked):
     empty = [(x, RIGHT[x], f"{indent[x]}raise NotImplementedError('later')\n") for x in RIGHT]
     _, texts = checked(empty, options=["--tasks", "kl_normal"], pictures=True)
     for name, text in texts.items():
-        assert points(text)[0] == 0
-        assert f"{name} is not written yet: later" in text
+        assert points(text)[0] == 0 and f"{name} is not written yet: later" in text
 
 
 @pytest.mark.parametrize("place", ["codebase/models", "models", "."])
@@ -134,8 +130,7 @@ def test_a_folder_may_follow_the_tasks(capsys, tmp_path, place):
     shutil.copy(STUDENTS / "bare" / "utils.py", tmp_path / place)
     assert check.main(["--tasks", "kl_normal", str(tmp_path)]) == 1
     text = " ".join(capsys.readouterr().out.split())
-    assert "kl_normal: 3 of 3" in text
-    assert "vae.py was not sent" in text
+    assert "kl_normal: 3 of 3" in text and "vae.py was not sent" in text
 
 
 @pytest.mark.parametrize("is_trained", [True, False])
@@ -151,8 +146,7 @@ def test_a_run_is_judged_by_its_model(tmp_path, capsys, is_trained, monkeypatch)
         monkeypatch.setattr(judging, "measure_run", lambda *_: bounds)
     status = check.main(["--only", "train", "--run", run.name, str(tmp_path / "sent")])
     text = " ".join(capsys.readouterr().out.split())
-    assert status == (not is_trained)
-    assert f"train: {3 * is_trained} of 3 points" in text
+    assert status == (not is_trained) and f"train: {3 * is_trained} of 3 points" in text
 
 
 def test_results_are_complete_from_the_start(checked, tmp_path, monkeypatch):

@@ -83,8 +83,7 @@ def test_files_are_found_in_folders_and_archives(found, names, pack):
 )
 def test_copies_and_libraries_are_passed_over(found, copy):
     sent = found({copy: "raise SystemExit", "hw.zip": zipped({copy: "raise SystemExit"}), **TEXTS})
-    assert sent.files == TEXTS
-    assert len(sent.notes) == 1
+    assert sent.files == TEXTS and len(sent.notes) == 1
 
 
 def test_of_several_files_the_written_one_is_read(found):
@@ -144,8 +143,7 @@ def test_an_exported_notebook_keeps_its_lines(found):
     text = "# In[1]:\nget_ipython().system('ls')\nimport torch\n\n\nrun()\n" + EMPTY
     sent = found({"utils.py": text})
     assert sent.files[UTILS].splitlines()[6] == "def sample_gaussian(m, v):"
-    assert "run" not in sent.files[UTILS]
-    assert "ipython" not in sent.files[UTILS]
+    assert "run" not in sent.files[UTILS] and "ipython" not in sent.files[UTILS]
 
 
 def test_a_notebook_completes_the_file_of_the_hand_out(found):
@@ -184,14 +182,14 @@ def test_a_changed_file_of_the_program_comes_along(found):
     drawing = "codebase/pictures/drawing.py"
     text = (ROOT / drawing).read_text() + "\ndef show_tiles(): pass\n"
     importing = "from codebase.pictures.drawing import show_tiles\n"
-    sent = found({VISUALIZE: importing, drawing: text})
-    assert sent.helpers == {drawing: text}
+    assert found({VISUALIZE: importing, drawing: text}).helpers == {drawing: text}
 
 
 def test_models_of_runs_are_found(found):
-    model = "checkpoints/model=vae_z=10_run=0003/model-20000.pt"
-    sent = found({UTILS: TEXTS[UTILS], "hw.zip": zipped({model: "weights"})}, runs=True)
-    assert sent.runs == {"model=vae_z=10_run=0003": b"weights"}
+    other, asked = "model=vae_batch_size=500_z=10_run=0001", "model=vae_z=10_run=0003"
+    models = zipped({f"checkpoints/{name}/model-20000.pt": name for name in (other, asked)})
+    sent = found({UTILS: TEXTS[UTILS], "hw.zip": models}, runs=True)
+    assert (sent.runs.keys(), sent.run) == ({other, asked}, asked.encode())
 
 
 def test_a_link_is_not_followed(tmp_path, found):
@@ -227,7 +225,7 @@ def deep(content):
 
 REFUSED = {
     "nested": ("hw.zip", deep(zipped(TEXTS)), "inside"),
-    "outside": ("hw.zip", zipped({"../utils.py": TEXTS[UTILS]}), "out"),
+    "outside": ("hw.zip", zipped({"a/../../utils.py": TEXTS[UTILS]}), "out"),
     "absolute": ("hw.tar", tarred({"/etc/utils.py": TEXTS[UTILS]}, ""), "out"),
     "drive": ("hw.zip", zipped({"C:\\utils.py": TEXTS[UTILS]}), "out"),
     "link in a zip": ("hw.zip", linked("hw.zip"), "link"),
@@ -245,8 +243,7 @@ def test_a_hand_in_that_cannot_be_read_is_refused_in_a_sentence(found, case):
     name, content, word = REFUSED[case]
     with pytest.raises(UserError) as error:
         found({name: content})
-    assert word in str(error.value)
-    assert "\n" not in str(error.value)
+    assert word in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(("name", "pack"), [("hw.zip", zipped), ("hw.tgz", tarred)])

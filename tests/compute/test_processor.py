@@ -42,7 +42,7 @@ def test_the_quota_of_the_cgroup_limits_the_cores(cores, tmp_path, group, place)
     for path in (limit, own):
         path.parent.mkdir(parents=True)
     own.write_text(f"0::{group}\n")
-    for quota, number in (("250000", 2), ("50000", 1), ("max", 16)):
+    for quota, number in (("250000", 2), ("50000", 1), ("2000000", 16), ("max", 16)):
         limit.write_text(f"{quota} 100000\n")
         assert usable_cores(tmp_path) == number
 

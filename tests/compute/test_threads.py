@@ -58,7 +58,7 @@ def test_the_fastest_number_of_threads_is_found_again_when_the_load_changes(numb
 
 @pytest.mark.parametrize(
     ("result", "used"),
-    [(lambda n: 1.0, {1, 2, 4}), (lambda n: 1.0 + (n < 2), {2, 4}), (lambda n: n, {4})],
+    [(lambda n: 1.0, {1, 2, 4}), (lambda n: 1 + 1e-6 * (n < 2), {2, 4}), (lambda n: n, {4})],
 )
 def test_only_numbers_with_the_same_result_are_used(number, monkeypatch, result, used):
     monkeypatch.setattr(threads, "SECONDS_BETWEEN_TRIALS", 0)

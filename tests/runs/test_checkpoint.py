@@ -91,10 +91,8 @@ def test_the_error_of_an_absent_file_says_what_there_is(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")  # TorchScript is deprecated
 def test_a_file_of_another_format_is_named(path):
-    for name, content in (
-        ("safetensors", b'\x0c\0\0\0\0\0\0\0{"x":{"d":1}}'),
-        ("HDF5", b"\x89HDF"),
-    ):
+    safetensors = b'\x0c\0\0\0\0\0\0\0{"x":{"d":1}}'
+    for name, content in (("safetensors", safetensors), ("HDF5", b"\x89HDF")):
         path.write_bytes(content + b"\r\n\x1a\n")
         assert name in refused(path)
     np.savez(file := io.BytesIO(), x=np.zeros(3))

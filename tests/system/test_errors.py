@@ -77,10 +77,13 @@ def test_an_error_in_the_report_is_printed_and_the_report_continues(capsys):
     for error in (full, error_of("model.negative_iwae_bound(0, 1)"), TypeError("a")):
         with report_errors(failures):
             raise error
-    # A function that a solution lacks is not a failure.
+    # A function that a solution lacks is a failure only where it was asked for.
     assert failures == ["picture.png: No space left on device", "TypeError('a')"]
+    with report_errors(failures, optional=False):
+        raise error_of("model.negative_iwae_bound(0, 1)")
+    assert "negative_iwae_bound" in failures.pop()
     output, printed = capsys.readouterr()
-    first, second, third, *_, last = printed.splitlines()
+    first, second, third, *_, last, _ = printed.splitlines()
     assert (output, first) == ("", "run_vae.py: picture.png: No space left on device")
     assert second.startswith("run_vae.py: ") and "negative_iwae_bound" in second
     assert third.startswith("Traceback ") and last == "TypeError: a"
