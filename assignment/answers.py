@@ -47,10 +47,11 @@ class Mistake(NamedTuple):
     parts: Answers
 
     def is_possible(self, called: set[str], passed: set[str], failed: set[str]) -> bool:
-        """Whether a solution can have it that calls some functions, of which some are right."""
+        """Whether a solution can have this mistake, given the functions that it calls."""
         mentioned = {task.name for task in TASKS if task.name in self.sentence.split("see ")[0]}
-        # The importance weights depend on all functions, so they say nothing about one of two.
-        is_alone = "NIWAE" not in self.parts or self.function in failed or not failed & called
+        # If two functions are wrong, NIWAE does not show which mistake is whose.
+        others = failed & called - {"kl_normal"}  # changes only the KL
+        is_alone = "NIWAE" not in self.parts or self.function in failed or not others
         return self.function in called - passed and mentioned - {"train"} <= called and is_alone
 
     def distance(self, found: Answers) -> float:

@@ -95,7 +95,7 @@ def judge(
 
     Args:
         again: asks the function for its answer to the inputs of a seed.
-        passed, failed: the names of the tasks before.
+        passed, failed: the names of earlier tasks that got all points, and of those that did not.
     """
     if "failure" in record:
         return Result(task, 0, [str(record["failure"])])
@@ -122,8 +122,8 @@ def judge(
         lines.append(f"{part} is wrong only because of {names}, and costs nothing here")
     if rest := sorted(unexplained & wrong.keys() - excused):
         lines.append(f"no known mistake explains the {' and the '.join(rest)}")
-        if sources:
-            lines.append(f"correct {' and '.join(sorted(sources))} first, which it calls")
+        if "NIWAE" in rest and (others := sorted(sources - {"kl_normal"})):
+            lines.append(f"it calls {' and '.join(others)}: correct that first")
     wrong = {part: keys for part, keys in wrong.items() if part not in excused}
     lines += compared(task, found, right, wrong)
     return Result(task, score(task, wrong), lines)
@@ -135,15 +135,13 @@ def follows(
     """Whether a part is wrong only because of functions (sources) that lost points for it already.
 
     Args:
-        own: parts of the ELBO that the student's functions give for its inputs.
+        own: parts that the student's functions of utils.py give for the task's inputs.
     """
     if own.get(part) and not own[part].keys() & {*differing(found.get(part, {}), own[part])}:
         return bool(sources)
-    if part.startswith(GRADIENT):
-        return USES.get(part.removeprefix(GRADIENT)) in sources
     makers = {mistake.function for mistake in told if part in mistake.parts}
-    if part == "z" and not (makers or own):
-        return USES["z"] in sources
+    if part.startswith(GRADIENT) and not makers:
+        return USES.get(part.removeprefix(GRADIENT)) in sources
     return bool(makers) and makers <= sources
 
 

@@ -48,10 +48,10 @@ def shown(quantity: Quantity) -> str:
     texts = []
     for x, error in zip(*quantity, strict=True):
         slack = SIGMAS * error
-        places = max(0, -math.floor(math.log10(slack))) if 0 < slack < math.inf else 0
-        is_rough = slack > 1e-3 * abs(x)
-        rounded = round(x, places) + 0.0  # without the sign of -0.0
-        texts.append(f"{rounded:.{places}f}±{slack:.{places}f}" if is_rough else f"{x:.4f}")
+        places = min(4, max(0, -math.floor(math.log10(slack)))) if 0 < slack < math.inf else 4
+        # Adding 0.0 removes the sign of -0.0.
+        text = f"{x:.4g}" if abs(x) >= 1e6 else f"{round(x, places) + 0.0:.{places}f}"
+        texts.append(f"{text}±{slack:.1g}" if slack > 1e-3 * abs(x) else text)
     return ", ".join(texts)
 
 
@@ -70,7 +70,7 @@ def wrapped(text: str) -> str:
 
 
 def title(task: Task) -> str:
-    """A task as the assignment names it."""
+    """The heading of a task."""
     return f"Task {task.number}, {task.name}" if task.number else f"Further task, {task.name}"
 
 
@@ -111,24 +111,28 @@ def results_json(
 
 
 def comparison(task: Task, inputs: Inputs, found: Answers, right: Answers) -> str:
-    """The inputs of a function without chance, and the numbers of any beside the right ones."""
+    """A function's numbers beside the right ones; for a formula also its inputs."""
     lines, names = list[str](), ARGUMENTS.get(task.name, ())
-    dimensions = [x[SHOWN]["each dimension"].values for x in (right, found) if names and x[SHOWN]]
-    if len({*map(len, dimensions)}) == 1 < len(dimensions):
-        columns = [inputs[name].flatten().tolist() for name in names] + dimensions
+    each = [x.get(SHOWN, {}).get("each dimension", Quantity()).values for x in (right, found)]
+    if names and len(each[0]) == len(each[1]):
+        columns = [*(inputs[name].flatten().tolist() for name in names), *each]
         heads = ["image", *(f"{name:>10}" for name in (*names, "right", "yours"))]
         lines.append(" ".join(heads))
         for i, numbers in enumerate(zip(*columns, strict=True)):
-            image = 3 * i // len(columns[0]) + 1
+            image = 3 * i // len(each[0]) + 1
             cells = (f"{x:{len(head)}.5g}" for head, x in zip(heads[1:], numbers, strict=True))
             lines.append(" ".join([f"{image:5}", *cells]))
-    for part in dict.fromkeys([*right, *found]):
+    for part in [x for x in dict.fromkeys([*right, *found]) if x != SHOWN]:
         ours, theirs = right.get(part, {}), found.get(part, {})
-        for key in dict.fromkeys([*ours, *theirs]) if part != SHOWN else ():
-            start = f"{part} {key}" if part.startswith(GRADIENT) else key
-            if key in ours and key in theirs and ours[key].values:
-                text = f"{shown(theirs[key])}, should be {shown(ours[key])}"
+        for key in dict.fromkeys([*ours, *theirs]):
+            if key not in theirs:
+                text = "missing"
+            elif key not in ours:
+                text = shown(theirs[key]) or "wrong"
+            elif not ours[key].values:
+                text = "right"
             else:
-                text = "missing" if key not in theirs else "right" if key in ours else "wrong"
+                text = f"{shown(theirs[key])}, should be {shown(ours[key])}"
+            start = f"{part} {key}" if part.startswith(GRADIENT) else key
             lines.append(textwrap.fill(f"{start}: {text}", 78, subsequent_indent="  "))
     return "\n".join(lines)

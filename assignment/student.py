@@ -71,7 +71,8 @@ def call(task: str, module: ModuleType, inputs: Inputs) -> Record:
         record = probe(task, get, inputs)
     finally:
         sys.setprofile(None)
-    own = own_parts(get, inputs) if task == "negative_elbo_bound" else {}
+    has_own = task in ("negative_elbo_bound", "sample_x", "visualize_samples")
+    own = own_parts(task, get, inputs) if has_own else {}
     return record | own | {"called": " ".join(called)}
 
 

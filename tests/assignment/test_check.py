@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from wrong_solutions import BY_DISTRIBUTIONS, RIGHT, UNKNOWN, WRONG
+from wrong_solutions import BY_DISTRIBUTIONS, IW, RIGHT, UNKNOWN, VS, WRONG
 
 from assignment import ROOT, TASKS, VISUALIZE, check, judging, known
 from codebase.models.vae import VAE
@@ -110,14 +110,27 @@ def test_a_mistake_costs_points_once(checked, mistake):
     assert all(len({*points(text)}) == 1 for text in texts.values())
 
 
-def test_a_mistake_does_not_excuse_another_one_in_a_function_that_calls_it(checked):
-    either = "visualize_samples", "num_samples)", "num_samples).maximum(model.sample_x(200))"
-    _, texts = checked([WRONG["the variance as the deviation"][:3], either], pictures=True)
-    assert points(texts["visualize_samples"])[0] == 0
+@pytest.mark.parametrize("x", ["x.maximum(model.sample_x(200))", "model.sample_x_given(1.7 * z)"])
+def test_a_mistake_does_not_excuse_another_one_in_a_function_that_calls_it(checked, x):
+    picture = VS, "x = ", f"z = model.sample_z(200); x = model.sample_x(200); x = {x}  # "
+    _, texts = checked([WRONG["the variance as the deviation"][:3], picture], pictures=True)
+    assert points(texts[VS])[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("other", "is_named"), [("a missing -1", True), ("the variance as the deviation", False)]
+)
+def test_a_mistake_in_the_weights_is_named_if_no_other_one_changes_them(checked, other, is_named):
+    mistakes = [WRONG[other][:3], (IW, "ut.log_mean_exp", "torch.logsumexp")]
+    text = checked(mistakes, options=["--tasks", "kl_normal", IW])[1][IW]
+    assert ("summed over the samples" in text, "no known mistake" in text) == (
+        is_named,
+        not is_named,
+    )
 
 
 def test_an_unwritten_function_is_named(checked):
-    indent = {name: " " * 4 * (1 + (name == "negative_elbo_bound")) for name in RIGHT}
+    indent = {name: " " * 4 * (1 + ("bound" in name)) for name in RIGHT}
     empty = [(x, RIGHT[x], f"{indent[x]}raise NotImplementedError('later')\n") for x in RIGHT]
     _, texts = checked(empty, options=["--tasks", "kl_normal"], pictures=True)
     for name, text in texts.items():
@@ -137,13 +150,17 @@ def test_a_folder_may_follow_the_tasks(capsys, tmp_path, place):
 def test_a_run_is_judged_by_its_model(tmp_path, capsys, is_trained, monkeypatch):
     """The measured bounds count, whatever a file says."""
     shutil.copytree(STUDENTS / "randn_like_v", tmp_path / "sent")
-    run = tmp_path / "sent" / "checkpoints" / "model=vae_z=10_run=0000"
-    run.mkdir(parents=True)
-    torch.save(VAE(z_dim=10).state_dict(), run / "model-20000.pt")
+    other, run = (tmp_path / f"sent/checkpoints/model=vae_z=10_run=000{i}" for i in (0, 1))
+    for folder, seed in ((other, 0), (run, 1)):
+        folder.mkdir(parents=True)
+        torch.manual_seed(seed)
+        torch.save(VAE(z_dim=10).state_dict(), folder / "model-20000.pt")
     (run / "metrics.csv").write_text("step,images,nelbo,kl,rec\n20000,test,100,19.5,80.5\n")
     if is_trained:
-        bounds = {"bounds": torch.tensor([100.2, 19.3, 80.9])}
-        monkeypatch.setattr(judging, "measure_run", lambda *_: bounds)
+        right = {(run / "model-20000.pt").read_bytes(): torch.tensor([100.2, 19.3, 80.9])}
+        monkeypatch.setattr(
+            judging, "measure_run", lambda _, x, __: {"bounds": right[x.read_bytes()]}
+        )
     status = check.main(["--only", "train", "--run", run.name, str(tmp_path / "sent")])
     text = " ".join(capsys.readouterr().out.split())
     assert status == (not is_trained) and f"train: {3 * is_trained} of 3 points" in text
@@ -170,13 +187,13 @@ def test_results_are_complete_from_the_start(checked, tmp_path, monkeypatch):
 def test_the_numbers_of_each_dimension_are_shown(capsys):
     assert check.main(["--show", "kl_normal", str(STUDENTS / "randn_like_v")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    rows = [line.split() for line in lines if line.strip()[:1] in "123"]
+    rows = [line.split() for line in lines if re.match(" {4}[123] ", line)]
     assert [row[-1] == row[-2] for row in rows] == [True] * 6
 
 
-def test_a_result_of_a_wrong_shape_is_shown(checked):
-    mistake = "kl_normal", "dim)", "dim).mean()"
-    assert checked([mistake], options=["--show", "kl_normal"])[0] == 0
+@pytest.mark.parametrize("mistake", [("dim)", "dim).mean()"), ("return ", "z = ")])
+def test_a_result_of_a_wrong_shape_or_none_is_shown(checked, mistake):
+    assert checked([("kl_normal", *mistake)], options=["--show", "kl_normal"])[0] == 0
 
 
 @pytest.mark.parametrize("arguments", [["nowhere"], [".", "--results", "nowhere/results.json"]])

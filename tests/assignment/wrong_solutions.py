@@ -32,8 +32,9 @@ RIGHT = {
         return nelbo, kl, rec
 """,
     "visualize_samples": "    x = model.sample_x(num_samples)\n",
+    "negative_iwae_bound": "        niwae = -torch.mean(ut.log_mean_exp(log_weight, dim=0))\n",
 }
-SG, KL, LB, EL, VS = RIGHT
+SG, KL, LB, EL, VS, IW = RIGHT
 CROSS_ENTROPY = 'F.binary_cross_entropy_with_logits(logits, x, reduction="none")'
 LOGARITHMS = "(-x * torch.log(p := torch.sigmoid(logits)) - (1 - x) * torch.log(1 - p))"
 DETACHED = "torch.distributions.Normal(m, std).sample()"
