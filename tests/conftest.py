@@ -1,7 +1,4 @@
-"""Fixtures of several tests: the images, and the command line in this process or another.
-
-PyTorch is imported where it is needed: the process that distributes the tests does not need it.
-"""
+"""Fixtures of several tests: the images, and the command line in this process or another."""
 
 import os
 
@@ -26,7 +23,7 @@ from io import StringIO
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-import pytest
+import pytest  # The process that distributes the tests does not need PyTorch.
 
 from codebase import arguments
 from codebase.system.signals import ENDING

@@ -58,8 +58,7 @@ def test_each_student_has_a_row_and_a_text(graded):
     assert points["doejane"] == ["3", "6", "0", "9"]
     assert points["roejohn"] == ["0", "0", "0", "0"]
     assert points["broken"] == ["0", "0", "0", "0"]
-    assert rows["doejane"]["late"]
-    assert not rows["copycat"]["late"]
+    assert rows["doejane"]["late"] and not rows["copycat"]["late"]
     assert "utils-1.py" in rows["doejane"]["files read"]
     assert "variance" in (graded / "feedback" / "roejohn.txt").read_text()
     assert "broken.zip" in (graded / "feedback" / "broken.txt").read_text()
@@ -68,8 +67,7 @@ def test_each_student_has_a_row_and_a_text(graded):
 @pytest.mark.slow
 def test_equal_functions_are_noted_for_the_teacher_alone(graded):
     rows = table(graded)
-    assert "copycat" in rows["doejane"]["notes"]
-    assert "doejane" in rows["copycat"]["notes"]
+    assert "copycat" in rows["doejane"]["notes"] and "doejane" in rows["copycat"]["notes"]
     assert "copycat" not in rows["roejohn"]["notes"]
     assert "=cmd" not in rows["broken"]["notes"]  # Neither has any.
     assert "copycat" not in (graded / "feedback" / "doejane.txt").read_text()
@@ -131,5 +129,10 @@ def test_what_is_no_class_is_refused_in_a_sentence(tmp_path, name, capsys):
     write(tmp_path, {"hand-in/codebase/utils.py": UTILS, "broken.zip": "PK"})
     with pytest.raises(SystemExit) as stop:
         grade.main([str(tmp_path / name)])
-    assert stop.value.code == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_code_that_a_teacher_should_read_is_noted():
+    for line in ("import os.path as p", "from socket import *", "x = eval('1')", "open('x')"):
+        assert len(grade.suspicious({"codebase/utils.py": line})) == 1, line
+    assert not grade.suspicious({"codebase/utils.py": "import math\nmodel.eval()\n"})

@@ -109,8 +109,7 @@ def test_without_options_the_further_tasks_are_solved(tmp_path):
         removed = name not in FURTHER or name == "negative_iwae_bound"
         assert (ast.unparse(ours) != ast.unparse(theirs)) == removed
     text = (folder / "README.md").read_text()
-    assert "](docs/samples.png)" in text
-    assert "| +" not in text and "**+" not in text
+    assert "](docs/samples.png)" in text and "| +" not in text and "**+" not in text
 
 
 def test_the_teachers_words_come_first(tmp_path, given):

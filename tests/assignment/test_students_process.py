@@ -43,10 +43,8 @@ def test_a_file_that_hangs_at_import_is_asked_once(checked, monkeypatch):
     asked = Mock(wraps=process.ask)
     monkeypatch.setattr(judging, "ask", asked)
     points, text = checked(first="while True: pass\n", tasks=(SAMPLE, BOUND), seconds=6.0)
-    assert points == [0, 0]
-    assert "line 1 of utils.py" in text
-    assert "__main__" in text
-    assert asked.call_count == 1
+    assert points == [0, 0] and asked.call_count == 1
+    assert "line 1 of utils.py" in text and "__main__" in text
 
 
 @pytest.mark.parametrize(
@@ -63,36 +61,31 @@ def test_a_file_that_hangs_at_import_is_asked_once(checked, monkeypatch):
 )
 def test_what_fails_is_told_in_a_sentence(checked, line, words):
     points, text = checked(line)
-    assert points == [0]
-    assert words in text
+    assert points == [0] and words in text
 
 
 def test_an_earlier_answer_is_not_judged_again(checked):
     line = "__import__('sys').argv[0].endswith('vae.py') and __import__('os')._exit(0)"
     points, text = checked(line, tasks=(SAMPLE, BOUND))
-    assert points == [3, 0]
-    assert "ended with status 0" in text
+    assert points == [3, 0] and "ended with status 0" in text
 
 
 def test_a_file_that_was_not_sent_is_not_replaced_by_ours():
     files = {"codebase/models/vae.py": (SENT / "vae.py").read_text()}
     (result,) = grade(Submission(files, {}, [], {}), [BOUND])
-    assert result.points == 0
-    assert "utils.py was not sent" in result.lines[0]
+    assert result.points == 0 and "utils.py was not sent" in result.lines[0]
 
 
 def test_the_whole_check_has_a_limit(checked):
     """The first two functions take a third of it each, so less is left than the third may take."""
     points, text = checked("while True: pass", tasks=(SAMPLE, BOUND, SAMPLE_X), seconds=3.0)
-    assert points == [0, 0, 0]
-    assert "limit of 3 seconds" in text
+    assert points == [0, 0, 0] and "limit of 3 seconds" in text
 
 
 def test_arguments_and_types_of_a_script_cost_no_points(checked):
     first = "import argparse, torch\nargparse.ArgumentParser().parse_args()\n"
     points, text = checked(first=first + "torch.set_default_dtype(torch.float64)\n")
-    assert points == [3]
-    assert "torch.set_default" in text
+    assert points == [3] and "torch.set_default" in text
 
 
 @pytest.mark.parametrize("group", ["", "os.setsid()"])
@@ -137,6 +130,7 @@ ATTEMPTS = {
     "our solution": f"open({str(ROOT / 'codebase' / 'utils.py')!r}).read()",
     "the parent's environment": "import os; open(f'/proc/{os.getppid()}/environ').read()",
     "a file in our folder": f"open({str(ROOT / 'codebase' / 'new.py')!r}, 'w')",
+    "a large file": "open('large', 'w').truncate(100 << 20)",
     "our processes": "import os; os.kill(os.getppid(), 0)",
 }
 
