@@ -137,7 +137,7 @@ def own_parts(task: str, get: Callable[..., Any], x: Inputs) -> Record:
     with suppress(Exception), torch.no_grad():
         sample = get(enc, dec, "sample_gaussian")
         if task in ("sample_x", "visualize_samples"):
-            return {"own prior z": sample(torch.zeros(600, 10), torch.ones(600, 10))}
+            return {"own prior z": sample(torch.zeros(200, 10), torch.ones(200, 10))}
         images = enc.images.repeat(COPIES["negative_elbo_bound"], 1)
         logits = dec.logits.expand_as(images)
         record["own REC"] = -get(enc, dec, "log_bernoulli_with_logits")(images, logits)
