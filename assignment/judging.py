@@ -139,9 +139,9 @@ def follows(
     """
     if own.get(part) and not own[part].keys() & {*differing(found.get(part, {}), own[part])}:
         return bool(sources)
-    makers = {mistake.function for mistake in told if part in mistake.parts}
-    if part.startswith(GRADIENT) and not makers:
+    if part.startswith(GRADIENT):
         return USES.get(part.removeprefix(GRADIENT)) in sources
+    makers = {mistake.function for mistake in told if part in mistake.parts}
     return bool(makers) and makers <= sources
 
 

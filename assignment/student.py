@@ -82,7 +82,7 @@ def restored_defaults() -> str:
         import_module("codebase.compute.processor").check_defaults()
     except Exception as error:
         torch.set_default_dtype(torch.float32)
-        torch.set_default_device(None)
+        torch.set_default_device("cpu")
         return f"the program refuses this file: {error}"
     return ""
 

@@ -217,7 +217,7 @@ def test_a_gpu_that_cannot_be_used_is_one_sentence_and_auto_takes_the_cpu(
     ("change", "other", "usual"),
     [
         (torch.set_default_dtype, torch.float64, torch.float32),
-        (torch.set_default_device, "meta", None),  # "cpu" would stay set, and slow every call
+        (torch.set_default_device, "meta", "cpu"),
     ],
 )
 def test_a_changed_default_of_pytorch_is_refused(change, other, usual):
