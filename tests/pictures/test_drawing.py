@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgb
 from codebase.pictures import drawing
 from codebase.pictures.drawing import COLOURS, new_figure, show_grid, write_figure
 
+pytestmark = pytest.mark.slow
 pytest_plugins = ["drawn"]
 
 

@@ -16,6 +16,7 @@ from codebase.runs.folder import RunFolder
 from codebase.runs.results import Row, write_metrics
 from codebase.settings import Settings
 
+pytestmark = pytest.mark.slow
 pytest_plugins = ["drawn"]
 
 MEANS = normal(10000, 3).clamp(-3, 3)
@@ -62,7 +63,6 @@ def test_an_interpolation_has_equal_steps(images):
     assert named == {0: "input", 1: "0", 10: "1", 11: "input"}
 
 
-@pytest.mark.slow
 def test_a_learning_curve_plots_the_rows():
     figure = learning_curve(rows_of_a_run())
     figure.draw_without_rendering()  # This computes the layout.
@@ -94,7 +94,6 @@ def test_a_learning_curve_shows_what_a_short_run_has():
     assert [len(axes.lines) for axes in figure.axes] == [1] * 6
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -128,7 +127,6 @@ def run(tmp_path, monkeypatch):
     return run
 
 
-@pytest.mark.slow
 def test_every_picture_is_written_into_the_folder_with_its_title(images, run, capsys, monkeypatch):
     written, failures = [], []
     monkeypatch.setattr(drawing, "write_figure", lambda *call: written.append(call))
@@ -143,7 +141,6 @@ def test_every_picture_is_written_into_the_folder_with_its_title(images, run, ca
     assert plt.get_fignums() == []
 
 
-@pytest.mark.slow
 def test_pictures_can_be_pdfs_and_one_without_data_is_left_out(images, run, capsys, monkeypatch):
     for name in ("gallery.reconstructions", "gallery.interpolation", "latent.latent_space"):
         monkeypatch.setattr(f"codebase.pictures.{name}", lambda *_: drawing.new_figure(1)[0])
@@ -156,7 +153,6 @@ def test_pictures_can_be_pdfs_and_one_without_data_is_left_out(images, run, caps
     assert all(path.read_bytes().startswith(b"%PDF") for path in run.path.iterdir())
 
 
-@pytest.mark.slow
 def test_all_pictures_are_tried_and_a_missing_function_of_a_student_is_no_failure(
     images, run, capsys, monkeypatch
 ):
