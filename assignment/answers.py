@@ -49,8 +49,9 @@ class Mistake(NamedTuple):
     def is_possible(self, called: set[str], passed: set[str], failed: set[str]) -> bool:
         """Whether a solution can have this mistake, given the functions that it calls."""
         mentioned = {task.name for task in TASKS if task.name in self.sentence.split("see ")[0]}
-        # If two functions are wrong, NIWAE does not show which mistake is whose.
-        others = failed & called - {"kl_normal"}  # changes only the KL
+        # If two functions are wrong, NIWAE does not show which mistake is whose. A wrong kl_normal
+        # does not matter, since it changes only the KL.
+        others = failed & called - {"kl_normal"}
         is_alone = "NIWAE" not in self.parts or self.function in failed or not others
         return self.function in called - passed and mentioned - {"train"} <= called and is_alone
 

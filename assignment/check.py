@@ -27,7 +27,7 @@ def show(submission: Submission, task: Task) -> str:
     with project(submission) as folder:
         record = ask(folder, task.name, task.file, inputs, SECONDS / 3)
     if "failure" in record:
-        return str(record["failure"])
+        return textwrap.fill(str(record["failure"]), 78)
     found = describe(task.name, inputs, record)
     return comparison(task, inputs, found, right_answers(task.name, SEED))
 

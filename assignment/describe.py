@@ -168,13 +168,12 @@ def gradients_of_bound(record: Record, m: Tensor, v: Tensor) -> Answers:
         if not any(each.any() for each in at[name].values()):
             at[name] = {key: at["NELBO"][key] - each for key, each in rest.items()}
         rest = at["KL"]
-    sums = {key: at["KL"][key] + at["REC"][key] for key in ("m", "decoder")}
-    # Where the two cancel, only rounding is left of the sum.
-    rounding = {key: 1e-5 * (at["KL"][key].abs() + at["REC"][key].abs()) for key in sums}
-    is_sum = {key: (at["NELBO"][key] - each).abs() <= rounding[key] for key, each in sums.items()}
-    shares = {
-        key: torch.where(is_sum[key], 1.0, at["NELBO"][key] / each) for key, each in sums.items()
-    }
+    shares = {}
+    for key in ("m", "decoder"):
+        nelbo, kl, rec = (at[name][key] for name in RESULTS["negative_elbo_bound"])
+        # Where the other two cancel, only rounding is left of their sum.
+        is_sum = (nelbo - (kl + rec)).abs() <= 1e-5 * (kl.abs() + rec.abs())
+        shares[key] = torch.where(is_sum, 1.0, nelbo / (kl + rec))
     return {
         f"{GRADIENT}KL": {f"at {key}": exact(at["KL"][key]) for key in ("m", "v")},
         f"{GRADIENT}REC": {

@@ -137,8 +137,10 @@ def own_parts(task: str, get: Callable[..., Any], x: Inputs) -> Record:
     with suppress(Exception), torch.no_grad():
         sample = get(enc, dec, "sample_gaussian")
         if task in ("sample_x", "visualize_samples"):
-            return {"own prior z": sample(torch.zeros(200, 10), torch.ones(200, 10))}
-        images = enc.images.repeat(COPIES["negative_elbo_bound"], 1)
+            record["own prior z"] = sample(torch.zeros(200, 10), torch.ones(200, 10))
+        if task != "negative_elbo_bound":
+            return record
+        images = enc.images.repeat(COPIES[task], 1)
         logits = dec.logits.expand_as(images)
         record["own REC"] = -get(enc, dec, "log_bernoulli_with_logits")(images, logits)
         record["own z"] = torch.cat([sample(*enc.encode(images)) for _ in range(CALLS)])

@@ -34,11 +34,15 @@ def compared(
             text += ", because of the others"
         yield f"{name}: {shown(value)}, {text}"
     for part, keys in wrong.items():
-        start = f"{part} " if part.startswith(GRADIENT) else ""
         sent, expected = found.get(part, {}), right.get(part, {})
         yield from [key for key in keys if key in sent and not sent[key].values][:2]
         for key in [x for x in keys if x in sent and x in expected and x not in names][:3]:
-            yield f"{start}{key}: {shown(sent[key])}, should be {shown(expected[key])}"
+            yield f"{label(part, key)}: {shown(sent[key])}, should be {shown(expected[key])}"
+
+
+def label(part: str, key: str) -> str:
+    """The name of a quantity; that of a gradient begins with its part."""
+    return f"{part} {key}" if part.startswith(GRADIENT) else key
 
 
 def shown(quantity: Quantity) -> str:
@@ -133,6 +137,6 @@ def comparison(task: Task, inputs: Inputs, found: Answers, right: Answers) -> st
                 text = "right"
             else:
                 text = f"{shown(theirs[key])}, should be {shown(ours[key])}"
-            start = f"{part} {key}" if part.startswith(GRADIENT) else key
-            lines.append(textwrap.fill(f"{start}: {text}", 78, subsequent_indent="  "))
+            line = f"{label(part, key)}: {text}"
+            lines.append(textwrap.fill(line, 78, subsequent_indent="  "))
     return "\n".join(lines)

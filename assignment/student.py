@@ -71,9 +71,7 @@ def call(task: str, module: ModuleType, inputs: Inputs) -> Record:
         record = probe(task, get, inputs)
     finally:
         sys.setprofile(None)
-    has_own = task in ("negative_elbo_bound", "sample_x", "visualize_samples")
-    own = own_parts(task, get, inputs) if has_own else {}
-    return record | own | {"called": " ".join(called)}
+    return record | own_parts(task, get, inputs) | {"called": " ".join(called)}
 
 
 def restored_defaults() -> str:

@@ -23,7 +23,7 @@ from io import StringIO
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-import pytest  # The process that distributes the tests does not need PyTorch.
+import pytest
 
 from codebase import arguments
 from codebase.system.signals import ENDING
@@ -200,7 +200,7 @@ def wait_for(condition: Callable[[], object], minutes: float = 5) -> None:
 
 @pytest.fixture(autouse=True)
 def fixed_seed():
-    import torch
+    import torch  # here, because the process that distributes the tests does not need it
 
     torch.manual_seed(0)
 

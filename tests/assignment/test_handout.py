@@ -135,9 +135,7 @@ def test_the_parts_that_students_read_first_exist(given):
 
 def test_the_readme_has_a_table_of_the_tasks(given):
     text = (given / "README.md").read_text()
-    rows = re.findall(
-        r"^\| (\d|\+) \| `?([\w ]+)`? \| (?:`(.*)`)? *\| (\d) \|$", text, re.MULTILINE
-    )
+    rows = re.findall(r"(?m)^\| (\d|\+) \| `?([\w ]+)`? \| (?:`(.*)`)? *\| (\d) \|$", text)
     expected = [(str(t.number or "+"), t.name, t.file, str(t.points)) for t in TASKS]
     assert [(n, "train" if "train" in f else f, file, p) for n, f, file, p in rows] == expected
     assert re.findall(r"^\*\*\+ `(\w+)`", text, re.MULTILINE) == FURTHER  # paragraphs
