@@ -79,7 +79,7 @@ sys.exit(f"{{[os.environ.get(name) for name in {names}]}} {{without}}")
     assert each(program, RUNS[:2], jobs, threads) == {0: message, 1: message}
     output, errors = capfd.readouterr()
     assert output == "" and errors.count(message) == 2
-    assert f"threads for each: {share}\n" in errors
+    assert re.findall(r"\d+", errors.splitlines()[0]) == ["2", "2", str(share)]
 
 
 @pytest.mark.parametrize(
