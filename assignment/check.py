@@ -10,7 +10,7 @@ from assignment import FURTHER, ROOT, TASKS, TASKS_OPTION, VISUALIZE, Task
 from assignment.describe import describe
 from assignment.judging import SECONDS, grade
 from assignment.known import HAS_SOLUTION, SEED, inputs_of, right_answers
-from assignment.process import ask, project, stop
+from assignment.process import ask, project
 from assignment.report import Result, comparison, results_json, text_of, total
 from assignment.sources import suspicious
 from assignment.student import MODEL
@@ -117,6 +117,4 @@ if __name__ == "__main__":
         status = 128 + signal.SIGINT
     except BrokenPipeError:
         status = 1
-    finally:
-        stop()
     sys.exit(flush_output(status))

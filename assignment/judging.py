@@ -47,7 +47,7 @@ def grade(
     """
     end, hanging = time.monotonic() + seconds, ""
     passed, failed = set[str](), set[str]()
-    with project(submission) as folder:
+    with project(submission, any(task.file == VISUALIZE for task in tasks)) as folder:
         (folder / MODEL).write_bytes(run or b"")
         for task in sorted(tasks, key=lambda task: ORDER.index(task.file or VAE)):
             file = task.file or VAE

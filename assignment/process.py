@@ -1,17 +1,20 @@
 """Runs a student's files in processes that have a copy of the project without our solution."""
 
-import atexit
 import io
-import json
 import os
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 from tempfile import TemporaryDirectory
+from threading import Lock
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,18 +23,21 @@ import torch
 from assignment import ROOT, UTILS, VAE, VISUALIZE
 from assignment.inputs import Inputs
 from assignment.probe import Record
-from assignment.student import AT_IMPORT
+from assignment.student import AT_IMPORT, answer
 from assignment.submission import Submission
 
-KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "MPLCONFIGDIR")
 LARGEST = 64 << 20  # bytes of an answer
-_helpers: list[Popen] = []
-_idle: list[Popen] = []  # those that wait for a request
+# A server imports PyTorch once and forks for each request. Windows has no forks.
+CONTEXT: Any = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+PRELOADED = ["assignment.student"]
+PLOTTING = ["matplotlib.backends.backend_agg", "matplotlib.image", "matplotlib.pyplot"]
+_lock = Lock()  # Processes may be started and waited for by several threads.
 
 
 @contextmanager
-def project(submission: Submission) -> Iterator[Path]:
+def project(submission: Submission, with_pictures: bool = False) -> Iterator[Path]:
     """A folder with the project and the student's files in the place of ours."""
+    CONTEXT.set_forkserver_preload(PRELOADED + PLOTTING * with_pictures)  # before it starts
     with TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
         ignored = shutil.ignore_patterns("__pycache__", "explorer.*")
@@ -54,9 +60,12 @@ def ask(folder: Path, task: str, file: str, inputs: Inputs, seconds: float) -> R
     work = folder / "work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
-    arrays = {key: x.numpy() for key, x in inputs.items()}
-    np.savez(folder / "inputs.npz", **arrays)  # type: ignore[arg-type]
-    status = _exchange([str(folder), task, file, seconds])
+    arrays = {key: x.numpy() for key, x in inputs.items()}  # PyTorch would share their memory.
+    process = start(folder, task, file, arrays, seconds)
+    try:
+        wait([process.sentinel], seconds + 10)  # It ends itself earlier, if it is not prevented.
+    finally:
+        status = end(process)
     with suppress(Exception):  # The file may be missing, or have anything in it.
         return _unpack(_read(work / "answer.npz"))
     if hanging := _read(work / "hanging").decode(errors="replace"):
@@ -96,54 +105,26 @@ def _unpack(content: bytes) -> Record:
         }
 
 
-def _exchange(request: list[Any]) -> int | None:
-    """Send a request to a helper process; return the status of its fork, None if it was killed."""
-    try:
-        helper = _idle.pop()
-    except IndexError:
-        helper = _start()
-    try:
-        assert helper.stdin and helper.stdout
-        helper.stdin.write(json.dumps(request) + "\n")
-        helper.stdin.flush()
-        status = json.loads(helper.stdout.readline())
-    except (OSError, ValueError):  # The student's process has ended it, or there are no forks.
-        return helper.wait()
-    _idle.append(helper)
+def start(*arguments: Any) -> BaseProcess:
+    """Start a process for a student's function."""
+    process = CONTEXT.Process(target=answer, args=arguments)
+    with _lock:
+        # A new process would import the main module again.
+        main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+        try:
+            process.start()
+        finally:
+            sys.modules["__main__"] = main
+    return process
+
+
+def end(process: BaseProcess) -> int | None:
+    """End a process and those of its group; return its status, None if it was still running."""
+    with _lock:
+        status = process.exitcode
+        assert process.pid
+        with suppress(OSError, AttributeError):  # The group has ended, or Windows has none.
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.join()
     return status
-
-
-def _start() -> Popen:
-    """Start a helper process."""
-    folder = TemporaryDirectory(ignore_cleanup_errors=True)
-    atexit.register(folder.cleanup)
-    package = Path(folder.name, "assignment")
-    package.mkdir()
-    for name in ("__init__.py", "helper.py", "inputs.py", "probe.py", "student.py"):
-        shutil.copy(ROOT / "assignment" / name, package)
-    # The environment may hold secrets. Installed packages are found where this process does.
-    variables = {key: os.environ[key] for key in KEPT if key in os.environ}
-    variables |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "agg"}
-    variables |= {"PYTHONDONTWRITEBYTECODE": "1"}
-    paths = [x for x in sys.path if x and Path(x).resolve() not in (ROOT, Path.cwd())]
-    variables["PYTHONPATH"] = os.pathsep.join([folder.name, *paths])
-    command = [sys.executable, "-m", "assignment.helper"]
-    helper = Popen(
-        command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, text=True, cwd=folder.name,
-        env=variables, start_new_session=True,
-    )  # fmt: skip
-    _helpers.append(helper)
-    return helper
-
-
-@atexit.register
-def stop() -> None:
-    """End the helper processes, and with them the students'."""
-    _idle.clear()
-    while _helpers:
-        helper = _helpers.pop()
-        helper.terminate()  # it kills its forks
-        with suppress(TimeoutExpired):
-            helper.wait(10)
-        helper.kill()
-        helper.wait()

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -88,12 +90,19 @@ def test_arguments_and_types_of_a_script_cost_no_points(checked):
     assert points == [3] and "torch.set_default" in text
 
 
-@pytest.mark.parametrize("group", ["", "os.setsid()"])
-def test_processes_that_are_left_running_are_killed(checked, group):
-    fork = f"import os, time\nif not os.fork():\n    {group or 'pass'}\n    time.sleep(10_000)\n"
-    assert checked(first=fork)[0] == [3]
-    if sys.platform == "linux":
-        assert not [child for helper in process._idle for child in children(helper.pid)]
+def is_alive(pid):
+    """Whether a process is there, and has not ended."""
+    with suppress(FileNotFoundError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
+def test_processes_that_are_left_running_are_killed(checked):
+    fork = "import os, time\npid = os.fork()\nif not pid:\n    time.sleep(10_000)\n"
+    _, text = checked(first=f"{fork}raise OSError(pid)\n")
+    pid = re.search(r"OSError: (\d+)", text)[1]
+    wait_for(lambda: not is_alive(pid))
 
 
 def children(parent):
@@ -102,7 +111,8 @@ def children(parent):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
-def test_sigterm_ends_the_students_process_too(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_ends_the_students_process_too(tmp_path, number):
     shutil.copytree(SENT, tmp_path / "sent")
     results, utils = tmp_path / "results.json", tmp_path / "sent" / "utils.py"
     utils.write_text("import time\nopen('started', 'w')\ntime.sleep(10_000)\n")
@@ -110,11 +120,10 @@ def test_sigterm_ends_the_students_process_too(tmp_path):
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     check = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     wait_for(lambda: [*tmp_path.rglob("started")])
-    helper, *_ = children(check.pid)
-    student, *_ = children(helper)
-    check.send_signal(signal.SIGTERM)
-    assert check.wait() == 128 + signal.SIGTERM
-    assert not {helper, student} & {int(x.name) for x in Path("/proc").glob("[0-9]*")}
+    started = [pid for each in children(check.pid) for pid in [each, *children(each)]]
+    check.send_signal(number)
+    assert check.wait() in (128 + signal.SIGTERM, -signal.SIGKILL)
+    wait_for(lambda: not any(map(is_alive, started)))
     assert [test["score"] for test in json.loads(results.read_text())["tests"]] == [0, 0, 0]
 
 
@@ -141,7 +150,6 @@ def test_an_attempt_earns_nothing(checked, attempt):
     assert checked(f"m.sum(); {ATTEMPTS[attempt]}")[0] == [0]
 
 
-def test_the_environment_is_bare(checked, monkeypatch):
-    monkeypatch.setenv("SECRET", "1")
-    process.stop()
-    assert checked("assert 'SECRET' not in __import__('os').environ")[0] == [3]
+def test_the_environment_is_bare(checked):
+    """Pytest sets a variable in ours for each test."""
+    assert checked("assert 'PYTEST_CURRENT_TEST' not in __import__('os').environ")[0] == [3]
