@@ -193,4 +193,8 @@ def describe_own(inputs: Inputs, record: Record) -> Answers:
     if "own KL" not in record:
         return {}
     own = {name: {name: exact(record[f"own {name}"].double().mean())} for name in ("KL", "REC")}
-    return own | {"z": noise_of(record["own z"], inputs["m"], inputs["v"], NOISE, CALLS)}
+    return own | {
+        "z": noise_of(
+            record["own z"], inputs["m"], inputs["v"], NOISE, CALLS["negative_elbo_bound"]
+        )
+    }

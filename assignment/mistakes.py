@@ -129,7 +129,7 @@ def main() -> None:
         wrong = [[each.sentence, each.function, rounded(each.parts)] for each in mistakes(task, 0)]
         numbers[task] = {"right": rounded(answers(task, 0)), "wrong": wrong}
     text = json.dumps({key: numbers[key] for key in ["images", *table()]}, separators=(",", ":"))
-    NUMBERS.write_text(text.replace("]],[", "]],\n[") + "\n")
+    NUMBERS.write_text(text.replace("}],[", "}],\n[") + "\n")
 
 
 def rounded(parts: Answers) -> Any:

@@ -110,7 +110,8 @@ def find_in(parts: Iterable[tuple[str, Path]], runs: bool = False) -> Submission
 
 def _functions_of(file: str, text: str) -> dict[str, str]:
     """The functions of the tasks in a text for this file, "" for one that is not written yet."""
-    return functions_in(text, {task.name for task in TASKS if task.file == file})
+    tasks = {task.name for task in TASKS if task.file == file}
+    return {name: code for name, code in functions_in(text).items() if name in tasks}
 
 
 def _is_script(file: str, path: str, text: str) -> bool:
