@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ def enter(folder: Path, seconds: float) -> None:
     """
     with suppress(AttributeError):  # Windows has no sessions.
         os.setsid()
+        os.closerange(3, 1024)  # One of them keeps the server running after the command has ended.
+    # Otherwise a student's code could ask the server for a process that is not confined.
+    forkserver._forkserver._forkserver_address = None  # type: ignore[attr-defined]
     for stream in (0, 1, 2):
         os.dup2(os.open(os.devnull, os.O_RDWR), stream)
     kept = {key: os.environ[key] for key in VARIABLES if key in os.environ}

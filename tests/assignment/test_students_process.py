@@ -140,6 +140,8 @@ ATTEMPTS = {
     "a file in our folder": f"open({str(ROOT / 'codebase' / 'new.py')!r}, 'w')",
     "a large file": "open('large', 'w').truncate(100 << 20)",
     "our processes": "import os; os.kill(os.getppid(), 0)",
+    "our server": "from multiprocessing import forkserver as module; "
+    "assert module._forkserver._forkserver_address",
 }
 
 
