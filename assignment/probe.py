@@ -179,7 +179,7 @@ def collect(name: str, values: list[Any]) -> Record:
     """The values of several calls as one tensor (calls, ...), and in words what else they are."""
     first = values[0]
     if all(isinstance(x, Tensor) and x.shape == first.shape for x in values):
-        return {name: torch.stack([x.detach() for x in values])}
+        return {name: torch.stack([x.detach().double() for x in values])}
     if all(isinstance(x, int | float) for x in values):
         return {name: torch.tensor(values).float(), f"{name} is": type(first).__name__}
     is_several = isinstance(first, tuple | list)
