@@ -126,21 +126,11 @@ def main() -> None:
         bits = load("mnist", Path(sys.argv[1])).subset_bits.bool().numpy()
         numbers["images"] = np.packbits(bits).tobytes().hex()
     for task in table():
-        wrong = [[each.sentence, each.function, rounded(each.parts)] for each in mistakes(task, 0)]
-        numbers[task] = {"right": rounded(answers(task, 0)), "wrong": wrong}
-    text = json.dumps({key: numbers[key] for key in ["images", *table()]}, separators=(",", ":"))
-    NUMBERS.write_text(text.replace("}],[", "}],\n[") + "\n")
-
-
-def rounded(parts: Answers) -> Any:
-    """The same with numbers of seven digits."""
-    return {
-        name: {
-            key: [[float(f"{x:.7g}") for x in each] for each in quantity]
-            for key, quantity in part.items()
-        }
-        for name, part in parts.items()
-    }
+        numbers[task] = {"right": answers(task, 0), "wrong": [*mistakes(task, 0)]}
+    ordered = json.dumps({key: numbers[key] for key in ["images", *table()]})
+    rounded = json.loads(ordered, parse_float=lambda digits: float(f"{float(digits):.7g}"))
+    text = json.dumps(rounded, separators=(",", ":")).replace("}],[", "}],\n[")
+    NUMBERS.write_text(text + "\n")
 
 
 if __name__ == "__main__":
