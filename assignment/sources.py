@@ -5,7 +5,6 @@ import json
 import re
 import symtable
 import warnings
-from collections.abc import Iterator
 from functools import lru_cache
 from hashlib import sha256
 
@@ -24,31 +23,23 @@ PYTHON_CELLS = {"time", "timeit", "capture"}  # Others, such as %%bash, do not h
 
 def decode(content: bytes) -> str:
     """The text of a file in UTF-8, UTF-16 or Latin-1, with our line ends and encoding."""
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        text = content.decode("utf-16", "replace")
-    else:
-        try:
-            text = content.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            text = content.decode("latin-1")
+    try:
+        text = content.decode(json.detect_encoding(content))
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return ENCODING.sub(r"\1utf-8", text, count=1).rstrip() + "\n"
 
 
 @lru_cache(maxsize=64)
-def parsed(text: str) -> ast.Module | None:
-    """The syntax tree of a text, or None if it is not Python."""
+def parsed(text: str) -> ast.Module:
+    """The syntax tree of a text, empty if it is not Python."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # for escape sequences that do not exist
             return ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
-def nodes(text: str) -> Iterator[ast.AST]:
-    """The nodes of the syntax tree of a text, none if it is not Python."""
-    return ast.walk(parsed(text) or ast.Module([], []))
+        return ast.Module([], [])
 
 
 def code_of_notebook(content: bytes) -> tuple[str, dict[str, str]]:
@@ -67,15 +58,13 @@ def code_of_notebook(content: bytes) -> tuple[str, dict[str, str]]:
             if match[1] not in PYTHON_CELLS:
                 continue
         source = MAGIC.sub(r"\1pass", source)
-        kept += [source] if parsed(source) else []
+        kept += [source] if parsed(source).body else []
     return "\n\n".join([*kept, ""]), files
 
 
 def definitions(text: str, names: set[str]) -> str:
     """The statements that define these names or what those need in turn, on their old lines."""
-    statements = [
-        (node, *_global_names(node)) for node in (parsed(text) or ast.Module([], [])).body
-    ]
+    statements = [(node, *_global_names(node)) for node in parsed(text).body]
     old, kept, needed = text.split("\n"), list[ast.stmt](), {"*", *names}
     while found := [each for each in statements if each[1] & needed]:
         statements = [each for each in statements if each not in found]
@@ -113,7 +102,7 @@ def _used_names(table: symtable.SymbolTable) -> set[str]:
 def functions_in(text: str) -> dict[str, str]:
     """The statements of the tasks' functions, "" for one in which nothing is written."""
     functions = {}
-    for node in nodes(text):
+    for node in ast.walk(parsed(text)):
         if isinstance(node, ast.FunctionDef) and node.name in NAMES:
             body = [ast.unparse(each) for each in node.body]
             # A docstring begins with a quote.
@@ -125,7 +114,7 @@ def functions_in(text: str) -> dict[str, str]:
 def imports(file: str, text: str) -> list[str]:
     """The modules and their names that a file of the program imports, such as "os.path"."""
     found = set[str]()
-    for node in nodes(text):
+    for node in ast.walk(parsed(text)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -126,10 +126,10 @@ def _candidates(file: str, texts: dict[str, str]) -> list[str]:
         text, name = texts[path], path.rpartition("/")[2]
         if name.lower() == Path(file).name or not any(each in text for each in NAMES[file]):
             return name.lower() == Path(file).name
-        tree = parsed(text)
-        if not tree:  # The check will say where it is wrong.
+        statements = parsed(text).body
+        if not statements:  # The check will say where it is wrong.
             return bool(LIKE[file].fullmatch(name))
-        defined = {getattr(node, "name", "") for node in tree.body}
+        defined = {getattr(node, "name", "") for node in statements}
         return bool(defined & NAMES[file] or _functions_of(file, text))
 
     def rank(path: str) -> tuple[object, ...]:
