@@ -6,11 +6,13 @@ key of a quantity says what it is; a quantity without numbers is a fact, such as
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from assignment import TASKS
+from assignment.inputs import numbers
 
 SIGMAS = 7  # Two samples of the same distribution differ by more once in a million times.
 SHOWN = "shown"  # the part whose numbers are only shown
@@ -61,6 +63,27 @@ class Mistake(NamedTuple):
             return math.inf
         both = [(found.get(name, {}), part) for name, part in self.parts.items()]
         return max(sent[key].distance(x) for sent, part in both for key, x in part.items())
+
+
+def unpacked(parts: dict[str, Any]) -> Answers:
+    """Answers in `numbers`."""
+    return {name: {key: Quantity(*x) for key, x in part.items()} for name, part in parts.items()}
+
+
+def known_mistakes(task: str) -> list[Mistake]:
+    """The mistakes in a task, with their answers to the inputs of seed 0."""
+    rows = numbers()[task]["wrong"]
+    return [Mistake(sentence, function, unpacked(parts)) for sentence, function, parts in rows]
+
+
+@cache
+def right_answers(task: str, seed: int) -> Answers:
+    """The right answers to the inputs of a seed; without our solution only those of seed 0."""
+    if seed == 0:
+        return unpacked(numbers()[task]["right"])
+    from assignment import mistakes
+
+    return mistakes.answers(task, seed)
 
 
 def exact(values: Tensor | float) -> Quantity:

@@ -7,10 +7,11 @@ from argparse import Namespace
 from pathlib import Path
 
 from assignment import FURTHER, ROOT, TASKS, TASKS_OPTION, VISUALIZE, Task
+from assignment.answers import right_answers
 from assignment.describe import describe
-from assignment.judging import SECONDS, grade
-from assignment.known import HAS_SOLUTION, SEED, inputs_of, right_answers
-from assignment.process import ask, project
+from assignment.inputs import ask
+from assignment.judging import HAS_SOLUTION, SECONDS, SEED, answer_of, grade
+from assignment.process import project
 from assignment.report import Result, comparison, results_json, text_of, total
 from assignment.sources import suspicious
 from assignment.student import MODEL
@@ -23,11 +24,11 @@ from codebase.system.streams import configure_output, flush_output
 
 def show(submission: Submission, task: Task) -> str:
     """The numbers of a function beside the right ones."""
-    inputs = inputs_of(task.name, SEED)
     with project(submission) as folder:
-        record = ask(folder, task.name, task.file, inputs, SECONDS / 3)
+        record = answer_of(folder, task, SECONDS / 3, SEED)
     if "failure" in record:
         return textwrap.fill(str(record["failure"]), 78)
+    inputs = ask(task.name, SEED)
     found = describe(task.name, inputs, record)
     return comparison(task, inputs, found, right_answers(task.name, SEED))
 

@@ -1,10 +1,18 @@
 """Inputs for the function of each task: random tensors, and networks whose results are known."""
 
+import json
+from functools import cache
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from assignment import ROOT
+
 Inputs = dict[str, Tensor]
+NUMBERS = ROOT / "assignment" / "numbers.json"
 
 # The random inputs are near these numbers, at which every known mistake changes the answer.
 M = torch.tensor([[0.5, 0.95], [1.5, 0.3], [0.15, 0.7]])
@@ -15,8 +23,17 @@ PIXEL_LOGITS = (-1.2, 0.9)
 PATTERN = torch.tensor([[1.0, 0, 0, 0, 0], [1, 1, 1, 0, 0], [0, 1, 1, 1, 1]])
 
 
+@cache
+def numbers() -> Any:
+    """The test images, and for each task right and wrong answers to the inputs of seed 0."""
+    return json.loads(NUMBERS.read_text())
+
+
 def ask(task: str, seed: int) -> Inputs:
-    """Inputs for a task, different for each seed."""
+    """Inputs for a task, different for each seed; for "train" the assignment's test images."""
+    if task == "train":
+        packed = np.frombuffer(bytes.fromhex(numbers()["images"]), np.uint8)
+        return {"images": torch.from_numpy(np.unpackbits(packed)).float().view(-1, 784)}
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:

@@ -23,13 +23,12 @@ import torch
 from assignment import ROOT
 from assignment.answers import Answers, Mistake, Quantity, wrong_parts
 from assignment.describe import describe
-from assignment.inputs import ask
+from assignment.inputs import NUMBERS, ask, numbers
 from assignment.probe import RESULTS, Decoder, Encoder, probe
 from codebase import utils
 from codebase.models import vae
 
 TEXT = ROOT / "assignment" / "mistakes.md"
-NUMBERS = TEXT.with_name("numbers.json")
 PICTURE = "def visualize_samples(model): x = model.sample_x(200); return grid(x, 10, 20)"
 # The bounds of correct runs after training, and how far others may be from them.
 BOUNDS = Quantity((100.0, 19.5, 81.5), (2.0, 2.0, 2.5))
@@ -119,15 +118,15 @@ def mistakes(task: str, seed: int) -> Iterator[Mistake]:
 def main() -> None:
     """Write numbers.json."""
     torch.set_num_threads(1)  # The tensors are small.
-    numbers = json.loads(NUMBERS.read_text()) if NUMBERS.exists() else {}
+    content = numbers()
     if sys.argv[1:]:
         from codebase.datasets.loading import load
 
         bits = load("mnist", Path(sys.argv[1])).subset_bits.bool().numpy()
-        numbers["images"] = np.packbits(bits).tobytes().hex()
+        content["images"] = np.packbits(bits).tobytes().hex()
     for task in table():
-        numbers[task] = {"right": answers(task, 0), "wrong": [*mistakes(task, 0)]}
-    ordered = json.dumps({key: numbers[key] for key in ["images", *table()]})
+        content[task] = {"right": answers(task, 0), "wrong": [*mistakes(task, 0)]}
+    ordered = json.dumps({key: content[key] for key in ["images", *table()]})
     rounded = json.loads(ordered, parse_float=lambda digits: float(f"{float(digits):.7g}"))
     text = json.dumps(rounded, separators=(",", ":")).replace("}],[", "}],\n[")
     NUMBERS.write_text(text + "\n")

@@ -51,7 +51,7 @@ def project(submission: Submission, with_pictures: bool = False) -> Iterator[Pat
         yield folder
 
 
-def ask(folder: Path, task: str, file: str, inputs: Inputs, seconds: float) -> Record:
+def run(folder: Path, task: str, file: str, inputs: Inputs, seconds: float) -> Record:
     """The answer of a student's function in a folder of `project`.
 
     Returns:

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from assignment import TASKS, known, mistakes
-from assignment.answers import Mistake, explain, wrong_parts
+from assignment import TASKS, mistakes
+from assignment.answers import explain, known_mistakes, right_answers, wrong_parts
 from assignment.describe import describe
 from assignment.inputs import Encoder, ask
+from assignment.judging import SEED
 from assignment.probe import probe
 from codebase.utils import gaussian_parameters
 
@@ -40,7 +41,7 @@ def test_values_equal_torch_distributions(seed):
 
 def test_inputs_are_new_where_our_solution_can_answer_them():
     """Answers that are copied from the file of a hand-out get no points."""
-    new, old = (known.inputs_of("kl_normal", seed)["m"] for seed in (known.SEED, 0))
+    new, old = (ask("kl_normal", seed)["m"] for seed in (SEED, 0))
     assert not torch.equal(new, old)
 
 
@@ -74,9 +75,7 @@ def test_gradients_that_cancel_are_compared_by_the_size_of_both():
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_each_mistake_is_told_apart(name):
-    numbers = known.numbers()[name]
-    right, rows = known.unpacked(numbers["right"]), [Mistake(*row) for row in numbers["wrong"]]
-    own = [x._replace(parts=known.unpacked(x.parts)) for x in rows if x.function == name]
+    right, own = right_answers(name, 0), [x for x in known_mistakes(name) if x.function == name]
     assert {sentence for _, sentence in mistakes.table()[name]} == {each.sentence for each in own}
     for mistake in own:
         told, unexplained = explain(name, right | mistake.parts, right, own)
@@ -88,9 +87,8 @@ def test_each_mistake_is_told_apart(name):
 @pytest.mark.parametrize("name", [task.name for task in TASKS])
 def test_the_file_of_a_hand_out_is_up_to_date(name):
     """Of the mistakes, which take long, only some are compared."""
-    numbers = known.numbers()[name]
-    assert not wrong_parts(mistakes.answers(name, 0), known.unpacked(numbers["right"]))
-    stored = [(row[0], Mistake(*row[:2], known.unpacked(row[2]))) for row in numbers["wrong"]]
+    assert not wrong_parts(mistakes.answers(name, 0), right_answers(name, 0))
+    stored = known_mistakes(name)
     for line, sentence in mistakes.table()[name][1::12]:
         found = mistakes.answers(name, 0, name, line)
-        assert min(each.distance(found) for text, each in stored if text == sentence) <= 1
+        assert min(each.distance(found) for each in stored if each.sentence == sentence) <= 1
