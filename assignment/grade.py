@@ -48,22 +48,24 @@ def grade_one(entry: Entry, tasks: list[Task], version: str, earlier: Record | N
             return earlier
         from assignment import judging, report  # This import is slow.
 
-        results = sorted(
-            judging.grade(submission, tasks, submission.run), key=lambda x: tasks.index(x.task)
-        )
+        graded = judging.grade(submission, tasks, submission.run)
+        results = sorted(graded, key=lambda result: tasks.index(result.task))
+        code = dict[str, str]()
+        for sent in submission.files.values():
+            code |= functions_in(sent)
+        is_written = any(code.get(task.name) for task in tasks)
+        functions = sum_of(repr(sorted(code.items()))) if is_written else ""
+        points = {result.task.name: result.points for result in results}
+        first, *notes = submission.notes
+        notes += suspicious(submission.files | submission.helpers)
+        text = report.text(submission.notes, results)
+        return Record(points, text, first, notes, functions, key)
     except (UserError, OSError) as error:
         message = str(explain(error))
         return Record({task.name: 0 for task in tasks}, f"{message}\n", "", [message])
-    code = dict[str, str]()
-    for sent in submission.files.values():
-        code |= functions_in(sent)
-    is_written = any(code.get(task.name) for task in tasks)
-    functions = sum_of(repr(sorted(code.items()))) if is_written else ""
-    points = {result.task.name: result.points for result in results}
-    first, *notes = submission.notes
-    notes += suspicious(submission.files | submission.helpers)
-    text = report.text(submission.notes, results)
-    return Record(points, text, first, notes, functions, key)
+    except Exception as error:  # It costs no other hand-in.
+        note = f"The check of this hand-in failed ({error!r}): grade it by hand."
+        return Record({}, "Your hand-in will be graded by hand.\n", "", [note])
 
 
 def write_table(path: Path, found: list[Entry], records: dict[str, Record]) -> None:
@@ -104,12 +106,7 @@ def grade_class(folder: Path, out: Path, tasks: list[Task], jobs: int) -> int:
     }
     with make_bar(total=len(found), desc="hand-ins") as bar:
         for done in as_completed(waiting):
-            student = waiting[done]
-            try:
-                record = done.result()
-            except Exception as error:  # It costs no other hand-in.
-                note = f"The check of this hand-in failed ({error!r}): grade it by hand."
-                record = Record({}, "Your hand-in will be graded by hand.\n", "", [note])
+            student, record = waiting[done], done.result()
             new += record != earlier.get(student)
             records[student] = graded[student] = record
             text = out / FEEDBACK / (re.sub(r"[^\w .,'()-]", "_", student) + ".txt")
