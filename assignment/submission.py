@@ -19,11 +19,11 @@ from assignment.sources import (
 )  # fmt: skip
 from codebase.system.errors import UserError
 
-# The names that other code needs from each file.
+# The names that other code or the tasks need from each file.
 NAMES = {
     UTILS: {"sample_gaussian", "gaussian_parameters", "kl_normal", "log_normal", "duplicate"}
     | {"log_bernoulli_with_logits", "log_mean_exp"},
-    VAE: {"VAE"},
+    VAE: {"VAE", *(task.name for task in TASKS if task.file == VAE)},
     VISUALIZE: {"visualize_samples"},
 }
 # Names such as "utils.py", "Utils (1).py", "vae_final.py.txt", "doejane_12345_67890_utils-1.py".
@@ -108,10 +108,9 @@ def find_in(parts: Iterable[tuple[str, Path]], runs: bool = False) -> Submission
     return Submission(files, helpers, notes, models)
 
 
-def _functions_of(file: str, text: str) -> dict[str, str]:
-    """The functions of the tasks in a text for this file, "" for one that is not written yet."""
-    tasks = {task.name for task in TASKS if task.file == file}
-    return {name: code for name, code in functions_in(text).items() if name in tasks}
+def _written(file: str, text: str) -> set[str]:
+    """The functions of the tasks of a file that are written in a text."""
+    return {name for name, code in functions_in(text).items() if code and name in NAMES[file]}
 
 
 def _is_script(file: str, path: str, text: str) -> bool:
@@ -130,14 +129,14 @@ def _candidates(file: str, texts: dict[str, str]) -> list[str]:
         if not statements:  # The check will say where it is wrong.
             return bool(LIKE[file].fullmatch(name))
         defined = {getattr(node, "name", "") for node in statements}
-        return bool(defined & NAMES[file] or _functions_of(file, text))
+        return bool(defined & NAMES[file] or _written(file, text))
 
     def rank(path: str) -> tuple[object, ...]:
         text, name = texts[path], path.rpartition("/")[2]
-        written = sum(map(bool, _functions_of(file, text).values()))
         copy = COPY.search(name)
         number = int(copy[1] or copy[2] or 0) if copy else 0
         place = not path.lower().endswith(file), path.count("/"), name.lower() != Path(file).name
+        written = len(_written(file, text))
         return _is_script(file, path, text), -written, *place, -number, path
 
     return sorted(filter(is_possible, texts), key=rank)
@@ -148,11 +147,8 @@ def _combined(file: str, paths: list[str], texts: dict[str, str]) -> tuple[str, 
     best, *others = paths
     if _is_script(file, best, texts[best]):
         return definitions(texts[best], NAMES[file]), [best]
-    tasks = {task.name for task in TASKS if task.file == file}
-    written = {name for name, code in _functions_of(file, texts[best]).items() if code}
     for other in (path for path in others if _is_script(file, path, texts[path])):
-        functions = _functions_of(file, texts[other])
-        if new := {name for name in tasks - written if functions.get(name)}:
+        if new := _written(file, texts[other]) - _written(file, texts[best]):
             added = definitions(texts[other], NAMES[VAE] if file == VAE else new)
             return f"{texts[best]}\n\n{added}", [best, other]
     return texts[best], [best]
