@@ -37,12 +37,18 @@ def compared(
         sent, expected = found.get(part, {}), right.get(part, {})
         yield from [key for key in keys if key in sent and not sent[key].values][:2]
         for key in [x for x in keys if x in sent and x in expected and x not in names][:3]:
-            yield f"{label(part, key)}: {shown(sent[key])}, should be {shown(expected[key])}"
+            yield beside(part, key, found, right)
 
 
-def label(part: str, key: str) -> str:
-    """The name of a quantity; that of a gradient begins with its part."""
-    return f"{part} {key}" if part.startswith(GRADIENT) else key
+def beside(part: str, key: str, found: Answers, right: Answers) -> str:
+    """A quantity beside the right one; the name of a gradient begins with its part."""
+    sent, expected = (answers.get(part, {}).get(key) for answers in (found, right))
+    name = f"{part} {key}" if part.startswith(GRADIENT) else key
+    if not sent or not expected:
+        return f"{name}: {(shown(sent) or 'wrong') if sent else 'missing'}"
+    if not expected.values:
+        return f"{name}: right"
+    return f"{name}: {shown(sent)}, should be {shown(expected)}"
 
 
 def shown(quantity: Quantity) -> str:
@@ -127,16 +133,7 @@ def comparison(task: Task, inputs: Inputs, found: Answers, right: Answers) -> st
             cells = (f"{x:{len(head)}.5g}" for head, x in zip(heads[1:], numbers, strict=True))
             lines.append(" ".join([f"{image:5}", *cells]))
     for part in [x for x in dict.fromkeys([*right, *found]) if x != SHOWN]:
-        ours, theirs = right.get(part, {}), found.get(part, {})
-        for key in dict.fromkeys([*ours, *theirs]):
-            if key not in theirs:
-                text = "missing"
-            elif key not in ours:
-                text = shown(theirs[key]) or "wrong"
-            elif not ours[key].values:
-                text = "right"
-            else:
-                text = f"{shown(theirs[key])}, should be {shown(ours[key])}"
-            line = f"{label(part, key)}: {text}"
+        for key in dict.fromkeys([*right.get(part, {}), *found.get(part, {})]):
+            line = beside(part, key, found, right)
             lines.append(textwrap.fill(line, 78, subsequent_indent="  "))
     return "\n".join(lines)
