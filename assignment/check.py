@@ -10,8 +10,8 @@ from assignment import FURTHER, ROOT, TASKS, TASKS_OPTION, VISUALIZE, Task
 from assignment.answers import right_answers
 from assignment.describe import describe
 from assignment.inputs import ask
-from assignment.judging import HAS_SOLUTION, SECONDS, SEED, answer_of, grade
-from assignment.process import project
+from assignment.judging import HAS_SOLUTION, SECONDS, SEED, grade
+from assignment.process import answer_of, project
 from assignment.report import Result, comparison, results_json, text_of, total
 from assignment.sources import suspicious
 from assignment.student import MODEL

@@ -22,7 +22,7 @@ from assignment.answers import (
 from assignment.describe import describe, describe_own
 from assignment.inputs import ask
 from assignment.probe import Record
-from assignment.process import project, run
+from assignment.process import answer_of, project
 from assignment.report import Result, compared, remarks
 from assignment.student import AT_IMPORT, MODEL, measure_run
 from assignment.submission import Submission
@@ -80,11 +80,6 @@ def grade(
             result = judge(task, record, again, passed, failed)
             (passed if result.points == task.points else failed).add(task.name)
             yield result
-
-
-def answer_of(folder: Path, task: Task, seconds: float, seed: int) -> Record:
-    """The answer of a student's function to the inputs of a seed."""
-    return run(folder, task.name, task.file or VAE, ask(task.name, seed), seconds)
 
 
 def measure(path: Path) -> Record:

@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from assignment import ROOT, UTILS, VAE, VISUALIZE
-from assignment.inputs import Inputs
+from assignment import ROOT, UTILS, VAE, VISUALIZE, Task
 from assignment.probe import Record
 from assignment.student import AT_IMPORT, answer
 from assignment.submission import Submission
@@ -51,17 +50,15 @@ def project(submission: Submission, with_pictures: bool = False) -> Iterator[Pat
         yield folder
 
 
-def run(folder: Path, task: str, file: str, inputs: Inputs, seconds: float) -> Record:
-    """The answer of a student's function in a folder of `project`.
+def answer_of(folder: Path, task: Task, seconds: float, seed: int) -> Record:
+    """The answer of a student's function, in a folder of `project`, to the inputs of a seed.
 
-    Returns:
-        a record, in which "failure" is a sentence about a function that has no answer.
+    If it has none, "failure" is a sentence about it.
     """
     work = folder / "work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
-    arrays = {key: x.numpy() for key, x in inputs.items()}  # PyTorch would share their memory.
-    process = start(folder, task, file, arrays, seconds)
+    process = start(folder, task.name, task.file or VAE, seed, seconds)
     try:
         wait([process.sentinel], seconds + 10)  # It ends itself earlier, if it is not prevented.
     finally:

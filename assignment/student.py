@@ -17,7 +17,8 @@ from torch import Tensor
 
 from assignment import UTILS, VAE, VISUALIZE
 from assignment.guard import MEMORY_GB, enter
-from assignment.probe import Decoder, Encoder, Inputs, Record, own_parts, probe
+from assignment.inputs import Decoder, Encoder, Inputs, ask
+from assignment.probe import Record, own_parts, probe
 from codebase.system.errors import UserError
 
 MODEL = "model-20000.pt"
@@ -25,18 +26,17 @@ WIDEST = 2_400  # pixels of a picture; wider ones are thinned out
 AT_IMPORT = '; nothing may run at import: put it below `if __name__ == "__main__":`'
 
 
-def answer(
-    folder: Path, task: str, file: str, inputs: dict[str, np.ndarray], seconds: float
-) -> None:
+def answer(folder: Path, task: str, file: str, seed: int, seconds: float) -> None:
     """Write what the student's function does, or a sentence under the key "failure", and exit."""
+    torch.set_num_threads(1)  # The tensors are small.
+    inputs = ask(task, seed)
     enter(folder, seconds)
     sys.argv = [file]
-    torch.set_num_threads(1)  # The tensors are small.
     module = None
     try:
         module = import_module(module_name(file))
         note = restored_defaults()
-        record = call(task, module, {key: torch.from_numpy(x) for key, x in inputs.items()})
+        record = call(task, module, inputs)
         record["note"] = note
         np.savez("answer.npz", **record)
     except BaseException as error:

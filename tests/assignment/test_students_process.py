@@ -42,8 +42,8 @@ def checked():
 
 
 def test_a_file_that_hangs_at_import_is_asked_once(checked, monkeypatch):
-    asked = Mock(wraps=process.run)
-    monkeypatch.setattr(judging, "run", asked)
+    asked = Mock(wraps=process.answer_of)
+    monkeypatch.setattr(judging, "answer_of", asked)
     points, text = checked(first="while True: pass\n", tasks=(SAMPLE, BOUND), seconds=6.0)
     assert points == [0, 0] and asked.call_count == 1
     assert "line 1 of utils.py" in text and "__main__" in text
