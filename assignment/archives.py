@@ -25,17 +25,11 @@ def is_visible(path: str) -> bool:
 def files_in(
     name: str, path: Path, is_wanted: Callable[[str], object], depth: int = 0
 ) -> Iterator[tuple[str, Path]]:
-    """List the wanted files in a folder, an archive or a file, also those in archives.
+    """List the names and paths of the wanted files in a folder, an archive or a file.
 
-    Args:
-        name: of the folder or file, "" for a folder whose name does not matter.
-
-    Yields:
-        names, in which archives are like folders, and paths; those of unpacked files exist until
-        the next one is asked for.
-
-    Raises:
-        UserError: an archive is damaged, too large, nested too deeply, or has a path out of it.
+    In a name, archives are like folders; a folder that is called "" is left out of it. The path of
+    an unpacked file exists until the next one is asked for. Raises UserError for an archive that is
+    damaged, too large or nested too deeply, or that has a path out of it.
     """
     if path.is_dir() and not path.is_symlink():
         for child in sorted(path.iterdir()):

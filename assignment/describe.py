@@ -201,12 +201,10 @@ def describe_own(inputs: Inputs, record: Record) -> Answers:
 
 
 def noise_of(x: Tensor, m: Tensor, v: Tensor, name: str, calls: int = 1) -> Part:
-    """Describe samples by their noise (x - m) / sqrt(v), whose distribution is known.
+    """Describe samples by their noise (x - m) / sqrt(v), which has a name and a known distribution.
 
-    Args:
-        x: (rows, dim), samples of distributions with mean m and variance v, each (n, dim), in turn.
-        name: how the noise is called.
-        calls: the number of calls in which the rows were sampled.
+    x (rows, dim) are samples for each row of the means m and variances v, (n, dim), in turn, from
+    a number of calls.
     """
     size = len(m) * calls
     if len(x) < size:

@@ -30,16 +30,10 @@ class Entry(NamedTuple):
 
 
 def entries(folder: Path, ignored: set[Path]) -> tuple[list[Entry], list[str]]:
-    """Split a folder into hand-ins, in the order of the students' names.
+    """Split a folder into hand-ins by their students' names, and list files that belong to nobody.
 
-    Args:
-        ignored: absolute paths of files and folders that are no hand-ins.
-
-    Returns:
-        the hand-ins, and the names of files that belong to nobody.
-
-    Raises:
-        UserError: the folder is that of one student, or has no hand-in.
+    Absolute paths that are ignored are neither. Raises UserError for the folder of one student, or
+    if there is no hand-in.
     """
     children = sorted(
         x for x in folder.iterdir() if is_visible(x.name) and x.resolve() not in ignored

@@ -31,13 +31,7 @@ def without_body(text: str, task: Task) -> str:
 
 
 def write(folder: Path, further: list[str], options: str, words: str) -> None:
-    """Write the hand-out into a folder.
-
-    Args:
-        further: the names of further tasks.
-        options: those of the check.
-        words: text of the teacher, which comes first in the README.
-    """
+    """Write the hand-out with further tasks; the teacher's words come first in its README."""
     for name in ("codebase", "assignment"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns(*LEFT_OUT))
     (folder / "docs").mkdir()

@@ -50,9 +50,7 @@ def grade(
 ) -> Iterator[Result]:
     """Check tasks of a hand-in, those of a file before those of files that import it.
 
-    Args:
-        run: the file of a trained model, for the task "train".
-        seconds: the time limit of the whole check.
+    The task "train" needs the file of a run's model. The whole check has a limit of some seconds.
     """
     end, hanging = time.monotonic() + seconds, ""
     passed, failed = set[str](), set[str]()
@@ -97,9 +95,8 @@ def judge(
 ) -> Result:
     """Compare the answer of a student's function with the right one.
 
-    Args:
-        again: asks the function for its answer to the inputs of a seed.
-        passed, failed: the names of earlier tasks that got all points, and of those that did not.
+    `again` asks it for its answer to the inputs of a seed. Earlier tasks have passed if they got
+    all points; the others have failed.
     """
     if "failure" in record:
         return Result(task, 0, [str(record["failure"])])
@@ -142,8 +139,7 @@ def follows(
 ) -> bool:
     """Whether a part is wrong only because of functions (sources) that lost points for it already.
 
-    Args:
-        own: parts that the student's functions of utils.py give for the task's inputs.
+    The student's functions of utils.py give parts of their own for the task's inputs.
     """
     if own.get(part) and not own[part].keys() & {*differing(found.get(part, {}), own[part])}:
         return bool(sources)

@@ -33,11 +33,7 @@ DIFFERENTIABLE = ("m", "v", "logits of bits")
 
 
 def probe(task: str, get: Callable[..., Any], x: Inputs) -> Record:
-    """Call a task's function and record what it does.
-
-    Args:
-        get: returns a function by its name, given an encoder and a decoder for the model.
-    """
+    """Record what a task's function does. For networks of a model, `get` returns any function."""
     enc, dec = Encoder(x), Decoder(x, varies=task == "negative_iwae_bound")
     get = partial(get, enc, dec)
     if task == "sample_gaussian":

@@ -61,13 +61,9 @@ class Submission(NamedTuple):
 
 
 def find(path: Path, runs: bool = False) -> Submission:
-    """Find the files of a hand-in, which is a folder, an archive or a file.
+    """Find the files of a hand-in: a folder, an archive or a file; with `runs`, also its models.
 
-    Args:
-        runs: whether to read the models of trained runs, too.
-
-    Raises:
-        UserError: there is nothing to check, or an archive is not suitable.
+    Raises UserError if there is nothing to check, or an archive is not suitable.
     """
     return find_in([("" if path.is_dir() else path.name, path.resolve())], runs)
 
