@@ -12,7 +12,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,8 +23,9 @@ import torch
 from assignment import ROOT
 from assignment.answers import Answers, Mistake, Quantity, wrong_parts
 from assignment.describe import describe
-from assignment.inputs import NUMBERS, ask, numbers
-from assignment.probe import RESULTS, Decoder, Encoder, probe
+from assignment.inputs import NUMBERS, Decoder, Encoder, ask, numbers
+from assignment.probe import RESULTS, probe
+from assignment.student import model_with
 from codebase import utils
 from codebase.models import vae
 
@@ -69,14 +70,6 @@ def solution(task: str, function: str, line: str) -> Callable[..., Any]:
         return partial(space[name], model_with(enc, dec)) if is_method else space[name]
 
     return get
-
-
-@lru_cache(maxsize=1)
-def model_with(enc: Encoder, dec: Decoder) -> vae.VAE:
-    """Our model with these networks."""
-    model = vae.VAE(z_dim=enc.m.shape[1])
-    model.enc, model.dec = enc, dec  # type: ignore[assignment]  # they have the interface
-    return model
 
 
 def picture(x: torch.Tensor, rows: int, columns: int) -> torch.Tensor:

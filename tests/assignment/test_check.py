@@ -160,7 +160,7 @@ def test_a_run_is_judged_by_its_model(tmp_path, capsys, is_trained, monkeypatch)
     if is_trained:
         bounds = {"bounds": torch.tensor([100.2, 19.3, 80.9])}
         of_model = {(run / "model-20000.pt").read_bytes(): bounds}
-        monkeypatch.setattr(judging, "measure_run", lambda _, x, __: of_model[x.read_bytes()])
+        monkeypatch.setattr(judging, "measure_run", lambda x, _: of_model[x.read_bytes()])
     status = check.main(["--only", "train", "--run", run.name, str(tmp_path / "sent")])
     text = " ".join(capsys.readouterr().out.split())
     assert status == (not is_trained) and f"train: {3 * is_trained} of 3 points" in text
