@@ -6,6 +6,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 UTILS, VAE, VISUALIZE = "codebase/utils.py", "codebase/models/vae.py", "codebase/visualize.py"
+FILES = (UTILS, VAE, VISUALIZE)  # Each file imports those before it.
 # A function to write in a file, or a run to train. Number 0: a further task of longer courses.
 Task = namedtuple("Task", "name number points file summary")
 TASKS = (

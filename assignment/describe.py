@@ -6,17 +6,9 @@ import torch
 from torch import Tensor
 
 from assignment.answers import GRADIENT, SHOWN, Answers, Part, Quantity, average, exact
+from assignment.inputs import Inputs
 from assignment.pictures import describe_pictures
-from assignment.probe import (
-    ARGUMENTS,
-    CALLS,
-    DIFFERENTIABLE,
-    IMAGES,
-    RESULTS,
-    SAMPLES,
-    Inputs,
-    Record,
-)
+from assignment.probe import ARGUMENTS, CALLS, DIFFERENTIABLE, IMAGES, RESULTS, SAMPLES, Record
 
 NOISE = "the noise in z"
 LATENTS = "latents for each image"

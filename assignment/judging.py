@@ -8,17 +8,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from assignment import ROOT, UTILS, VAE, VISUALIZE, Task
-from assignment.answers import (
-    GRADIENT,
-    Answers,
-    Mistake,
-    differing,
-    explain,
-    known_mistakes,
-    right_answers,
-    wrong_parts,
-)
+from assignment import FILES, ROOT, VAE, VISUALIZE, Task, answers
+from assignment.answers import GRADIENT, Answers, Mistake
 from assignment.describe import describe, describe_own
 from assignment.inputs import ask
 from assignment.probe import Record
@@ -33,7 +24,6 @@ HAS_SOLUTION = (ROOT / "assignment" / "mistakes.md").exists()  # not in a hand-o
 # answers of seed 0 alone.
 SEED = secrets.randbits(31) if HAS_SOLUTION else 0
 SECONDS = 60.0  # The time limit of a check. A single function may take a third of it.
-ORDER = (UTILS, VAE, VISUALIZE)  # Each file imports those before it.
 # Points for the parts of a task; those of all other tasks are given as a whole.
 PARTS = {
     "negative_elbo_bound": {"KL": 2, "REC": 2, "NELBO": 1, "gradients": 1},
@@ -56,7 +46,7 @@ def grade(
     passed, failed = set[str](), set[str]()
     with project(submission, any(task.file == VISUALIZE for task in tasks)) as folder:
         (folder / MODEL).write_bytes(run or b"")
-        for task in sorted(tasks, key=lambda task: ORDER.index(task.file or VAE)):
+        for task in sorted(tasks, key=lambda task: FILES.index(task.file or VAE)):
             file = task.file or VAE
             left = min(end - time.monotonic(), seconds if file == VISUALIZE else seconds / 3)
             again = partial(answer_of, folder, task, left)
@@ -98,11 +88,11 @@ def judge(
     """
     if "failure" in record:
         return Result(task, 0, [str(record["failure"])])
-    inputs, right = ask(task.name, SEED), right_answers(task.name, SEED)
+    inputs, right = ask(task.name, SEED), answers.right_answers(task.name, SEED)
     try:
         found, own = describe(task.name, inputs, record), describe_own(inputs, record)
         called = {*str(record.get("called", "")).split(), task.name}
-        wrong = wrong_parts(found, right)
+        wrong = answers.wrong_parts(found, right)
         if not wrong:
             notes = [str(record["note"])] if record.get("note") else []
             return Result(task, task.points, ["everything is right", *notes, *remarks(task, found)])
@@ -113,8 +103,9 @@ def judge(
     answer: Answers = {}
     with suppress(Exception):  # There may be no such answer.
         answer = describe(task.name, ask(task.name, 0), same)
-    possible = [x for x in known_mistakes(task.name) if x.is_possible(called, passed, failed)]
-    told, unexplained = explain(task.name, answer, right_answers(task.name, 0), possible)
+    known, ours = answers.known_mistakes(task.name), answers.right_answers(task.name, 0)
+    possible = [mistake for mistake in known if mistake.is_possible(called, passed, failed)]
+    told, unexplained = answers.explain(task.name, answer, ours, possible)
     unexplained = unexplained if told else {*wrong}
     sources = failed & called
     excused = {part for part in wrong if follows(part, found, own, told, sources)}
@@ -139,7 +130,8 @@ def follows(
 
     The student's functions of utils.py give parts of their own for the task's inputs.
     """
-    if own.get(part) and not own[part].keys() & {*differing(found.get(part, {}), own[part])}:
+    others = answers.differing(found.get(part, {}), own.get(part, {}))
+    if own.get(part) and not own[part].keys() & {*others}:
         return bool(sources)
     if part.startswith(GRADIENT):
         return USES.get(part.removeprefix(GRADIENT)) in sources

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from assignment import ROOT, UTILS, VAE, VISUALIZE, Task
+from assignment import FILES, ROOT, VAE, Task
 from assignment.probe import Record
 from assignment.student import AT_IMPORT, answer
 from assignment.submission import Submission
@@ -41,10 +41,8 @@ def project(submission: Submission, with_pictures: bool = False) -> Iterator[Pat
         folder = Path(name).resolve()
         ignored = shutil.ignore_patterns("__pycache__", "explorer.*")
         shutil.copytree(ROOT / "codebase", folder / "codebase", ignore=ignored)
-        for file in (UTILS, VAE, VISUALIZE):
-            missing = f"raise ImportError('{Path(file).name} was not sent')\n"
-            (folder / file).write_text(submission.files.get(file, missing), encoding="utf-8")
-        for file, text in submission.helpers.items():
+        missing = {x: f"raise ImportError('{Path(x).name} was not sent')\n" for x in FILES}
+        for file, text in (missing | submission.files | submission.helpers).items():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).write_text(text, encoding="utf-8")
         yield folder

@@ -42,6 +42,12 @@ def parsed(text: str) -> ast.Module:
         return ast.Module([], [])
 
 
+def code_of_script(content: bytes) -> str:
+    """The code of a file, without magics if it was a notebook."""
+    text = decode(content)
+    return MAGIC.sub(r"\1pass", text) if EXPORTED.search(text) else text
+
+
 def code_of_notebook(content: bytes) -> tuple[str, dict[str, str]]:
     """The code of a notebook, without magics, and the files that its %%writefile cells write."""
     try:

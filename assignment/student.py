@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from assignment import UTILS, VAE, VISUALIZE
+from assignment import FILES, UTILS, VAE
 from assignment.guard import MEMORY_GB, enter
 from assignment.inputs import Decoder, Encoder, Inputs, ask
 from assignment.probe import Record, own_parts, probe
@@ -146,7 +146,7 @@ def sentence_for(error: BaseException, at_import: bool) -> str:
         return f"{name} is {problem}: delete that import{place}"
     if isinstance(error, AttributeError) and (not last or "/assignment/" in frames[-1].filename):
         owner = getattr(error.obj, "__name__", type(error.obj).__module__)
-        files = {module_name(file): Path(file).name for file in (UTILS, VAE, VISUALIZE)}
+        files = {module_name(file): Path(file).name for file in FILES}
         if owner in files:
             return f"{files[owner]} has no {name}"
     if re.search(r"\bcuda\b|nvidia", text, re.IGNORECASE):

@@ -5,18 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from assignment import ROOT, TASKS, UTILS, VAE, VISUALIZE
+from assignment import ROOT, TASKS, UTILS, VAE, VISUALIZE, sources
 from assignment.archives import files_in
-from assignment.sources import (
-    EXPORTED,
-    MAGIC,
-    code_of_notebook,
-    decode,
-    definitions,
-    functions_in,
-    imports,
-    parsed,
-)  # fmt: skip
 from codebase.system.errors import UserError
 
 # The names that other code or the tasks need from each file.
@@ -39,19 +29,12 @@ RUN = re.compile(r"model=vae_z=10_run=\d{4,}")
 
 
 class Submission(NamedTuple):
-    """The files of one hand-in.
+    """The files of one hand-in."""
 
-    Args:
-        files: the texts of the tasks' files that were sent, by names such as "codebase/utils.py".
-        helpers: the texts of other modules that they import, by their paths in the program.
-        notes: sentences about the files that were read, and about those that were not.
-        runs: the final models of trained runs, by the names of their folders.
-    """
-
-    files: dict[str, str]
-    helpers: dict[str, str]
-    notes: list[str]
-    runs: dict[str, bytes]
+    files: dict[str, str]  # the texts of the tasks' files, by names such as "codebase/utils.py"
+    helpers: dict[str, str]  # the texts of other modules that they import, by paths in the program
+    notes: list[str]  # sentences about files that were read, and about those that were not
+    runs: dict[str, bytes]  # the final models of trained runs, by the names of their folders
 
     @property
     def run(self) -> bytes | None:
@@ -82,11 +65,10 @@ def find_in(parts: Iterable[tuple[str, Path]], runs: bool = False) -> Submission
         elif match := MODEL.search(name):
             models[match[1]] = path.read_bytes()
         elif ".ipynb" in name.lower():
-            texts[name], written = code_of_notebook(path.read_bytes())
+            texts[name], written = sources.code_of_notebook(path.read_bytes())
             texts |= {f"{name}/{file}": text for file, text in written.items()}
         else:
-            text = decode(path.read_bytes())
-            texts[name] = MAGIC.sub(r"\1pass", text) if EXPORTED.search(text) else text
+            texts[name] = sources.code_of_script(path.read_bytes())
     files, used = dict[str, str](), list[str]()
     for file in NAMES:
         if paths := _candidates(file, texts):
@@ -106,12 +88,13 @@ def find_in(parts: Iterable[tuple[str, Path]], runs: bool = False) -> Submission
 
 def _written(file: str, text: str) -> set[str]:
     """The functions of the tasks of a file that are written in a text."""
-    return {name for name, code in functions_in(text).items() if code and name in NAMES[file]}
+    functions = sources.functions_in(text)
+    return {name for name in NAMES[file] if functions.get(name)}
 
 
 def _is_script(file: str, path: str, text: str) -> bool:
     """Whether a text is a notebook or another program, of which only definitions are used."""
-    return not LIKE[file].fullmatch(path.rpartition("/")[2]) or bool(EXPORTED.search(text))
+    return not LIKE[file].fullmatch(path.rpartition("/")[2]) or bool(sources.EXPORTED.search(text))
 
 
 def _candidates(file: str, texts: dict[str, str]) -> list[str]:
@@ -121,7 +104,7 @@ def _candidates(file: str, texts: dict[str, str]) -> list[str]:
         text, name = texts[path], path.rpartition("/")[2]
         if name.lower() == Path(file).name or not any(each in text for each in NAMES[file]):
             return name.lower() == Path(file).name
-        statements = parsed(text).body
+        statements = sources.parsed(text).body
         if not statements:  # The check will say where it is wrong.
             return bool(LIKE[file].fullmatch(name))
         defined = {getattr(node, "name", "") for node in statements}
@@ -142,10 +125,10 @@ def _combined(file: str, paths: list[str], texts: dict[str, str]) -> tuple[str, 
     """The text of a file, and the paths of the best candidate and of the one that completes it."""
     best, *others = paths
     if _is_script(file, best, texts[best]):
-        return definitions(texts[best], NAMES[file]), [best]
+        return sources.definitions(texts[best], NAMES[file]), [best]
     for other in (path for path in others if _is_script(file, path, texts[path])):
         if new := _written(file, texts[other]) - _written(file, texts[best]):
-            added = definitions(texts[other], NAMES[VAE] if file == VAE else new)
+            added = sources.definitions(texts[other], NAMES[VAE] if file == VAE else new)
             return f"{texts[best]}\n\n{added}", [best, other]
     return texts[best], [best]
 
@@ -154,7 +137,7 @@ def _helpers(files: dict[str, str], texts: dict[str, str]) -> dict[str, str]:
     """The modules that were sent and that the files import, or these modules in turn."""
     helpers, unread = dict[str, str](), [*files.items()]
     while unread:
-        for name in imports(*unread.pop()):
+        for name in sources.imports(*unread.pop()):
             stems = ["/".join(name.split(".")[: i + 1]) for i in range(name.count(".") + 1)]
             for target in (f"{x}{ending}" for x in stems for ending in ("/__init__.py", ".py")):
                 ours, text = _given(target), _sent(target, texts)
@@ -169,7 +152,7 @@ def _helpers(files: dict[str, str], texts: dict[str, str]) -> dict[str, str]:
 def _given(target: str) -> str:
     """The text of a module of the program, "" if there is none."""
     is_given = target.startswith("codebase/") and (ROOT / target).is_file()
-    return decode((ROOT / target).read_bytes()) if is_given else ""
+    return sources.decode((ROOT / target).read_bytes()) if is_given else ""
 
 
 def _sent(target: str, texts: dict[str, str]) -> str:
