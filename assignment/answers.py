@@ -50,12 +50,12 @@ class Mistake(NamedTuple):
 
     def is_possible(self, called: set[str], passed: set[str], failed: set[str]) -> bool:
         """Whether a solution can have this mistake, given the functions that it calls."""
-        mentioned = {task.name for task in TASKS if task.name in self.sentence.split("see ")[0]}
+        mentioned = {task.name for task in TASKS if task.name in self.sentence}
         # If two functions are wrong, NIWAE does not show which mistake is whose. A wrong kl_normal
         # does not matter, since it changes only the KL.
         others = failed & called - {"kl_normal"}
         is_alone = "NIWAE" not in self.parts or self.function in failed or not others
-        return self.function in called - passed and mentioned - {"train"} <= called and is_alone
+        return self.function in called - passed and mentioned <= called and is_alone
 
     def distance(self, found: Answers) -> float:
         """How far an answer is from the parts that it predicts, infinite if any does not agree."""
