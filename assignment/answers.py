@@ -109,15 +109,14 @@ def differing(found: Part, expected: Part) -> list[str]:
 
 def wrong_parts(found: Answers, right: Answers) -> dict[str, list[str]]:
     """The parts that differ, with the keys that do. Gradients of wrong values do not count."""
-    names = dict.fromkeys([*right, *found])
-    keys = {name: differing(found.get(name, {}), right.get(name, {})) for name in names}
-    wrong = {name: keys[name] for name in names if keys[name] and name != SHOWN}
-    return {
-        name: keys
-        for name, keys in wrong.items()
-        if not name.startswith(GRADIENT)
-        or (name in found and name.removeprefix(GRADIENT) not in wrong)
-    }
+    wrong = dict[str, list[str]]()
+    for name in dict.fromkeys([*right, *found]):  # A value comes before its gradients.
+        keys = differing(found.get(name, {}), right.get(name, {}))
+        value = name.removeprefix(GRADIENT)
+        is_undefined = value != name and (value in wrong or name not in found)
+        if keys and name != SHOWN and not is_undefined:
+            wrong[name] = keys
+    return wrong
 
 
 def explain(

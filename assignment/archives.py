@@ -68,16 +68,14 @@ def unpack(name: str, path: Path, folder: Path, is_wanted: Callable[[str], objec
     try:
         if path.suffix.lower() == ".zip":
             with ZipFile(path) as zipped:
-                files = [
-                    x
-                    for x in zipped.infolist()
-                    if is_needed(x.filename, x.file_size, S_ISLNK(x.external_attr >> 16))
-                ]
-                zipped.extractall(folder, files)
+                for x in zipped.infolist():
+                    if is_needed(x.filename, x.file_size, S_ISLNK(x.external_attr >> 16)):
+                        zipped.extract(x, folder)
         else:
             with tarfile.open(path) as archive:
-                members = [x for x in archive if is_needed(x.name, x.size, x.islnk() or x.issym())]
-                archive.extractall(folder, members, filter="data")
+                for member in archive:
+                    if is_needed(member.name, member.size, member.islnk() or member.issym()):
+                        archive.extract(member, folder, filter="data")
     except UserError:
         raise
     except Exception as error:  # zipfile, tarfile and what they use raise many kinds.

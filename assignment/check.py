@@ -42,12 +42,9 @@ def arguments(argv: list[str] | None) -> Namespace:
     parser.add_argument("--only", choices=names, metavar="TASK", help="check this task alone")
     parser.add_argument("--run", nargs="?", const="", metavar="NAME", help="also check a run")
     parser.add_argument("--results", type=Path, metavar="FILE", help="Gradescope's results.json")
-    parser.add_argument(
-        "--show",
-        choices=[x for x in names if x != "train"],
-        metavar="TASK",
-        help="print the numbers of a function beside the right ones",
-    )
+    functions = [name for name in names if name != "train"]
+    show = "print the numbers of a function beside the right ones"
+    parser.add_argument("--show", choices=functions, metavar="TASK", help=show)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit (default 60)")
     args = parser.parse_args(argv)
     if not args.dir and args.tasks and Path(args.tasks[-1]).exists():

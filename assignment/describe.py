@@ -66,11 +66,8 @@ def describe_sample_gaussian(inputs: Inputs, record: Record) -> Answers:
 def describe_function(task: str, inputs: Inputs, record: Record) -> Answers:
     """The result of a function without chance, its gradients, and the numbers of each dimension."""
     answers = {"result": value("result", record, (3,)) | changed(record)}
-    answers[f"{GRADIENT}result"] = {
-        f"at {key}": exact(record[f"{GRADIENT}result at {key}"])
-        for key in DIFFERENTIABLE
-        if key in ARGUMENTS[task]
-    }
+    places = [f"at {key}" for key in DIFFERENTIABLE if key in ARGUMENTS[task]]
+    answers[f"{GRADIENT}result"] = {x: exact(record[f"{GRADIENT}result {x}"]) for x in places}
     each = record.get("dimensions")
     answers[SHOWN] = {"each dimension": exact(each)} if isinstance(each, Tensor) else {}
     return answers
@@ -166,16 +163,11 @@ def gradients_of_bound(record: Record, m: Tensor, v: Tensor) -> Answers:
         # Where the other two cancel, only rounding is left of their sum.
         is_sum = (nelbo - (kl + rec)).abs() <= 1e-5 * (kl.abs() + rec.abs())
         shares[key] = torch.where(is_sum, 1.0, nelbo / (kl + rec))
-    return {
-        f"{GRADIENT}KL": {f"at {key}": exact(at["KL"][key]) for key in ("m", "v")},
-        f"{GRADIENT}REC": {
-            "at the decoder": exact(at["REC"]["decoder"]),
-            "at z, for each image": average(at_z * last),
-        },
-        f"{GRADIENT}NELBO": {
-            f"at {key}, by that of KL + REC": exact(each) for key, each in shares.items()
-        },
-    }
+    of_kl = {f"at {key}": exact(at["KL"][key]) for key in ("m", "v")}
+    of_rec = {"at the decoder": exact(at["REC"]["decoder"])}
+    of_rec["at z, for each image"] = average(at_z * last)
+    of_nelbo = {f"at {key}, by that of KL + REC": exact(each) for key, each in shares.items()}
+    return {f"{GRADIENT}KL": of_kl, f"{GRADIENT}REC": of_rec, f"{GRADIENT}NELBO": of_nelbo}
 
 
 def describe_own(inputs: Inputs, record: Record) -> Answers:
@@ -185,11 +177,8 @@ def describe_own(inputs: Inputs, record: Record) -> Answers:
     if "own KL" not in record:
         return {}
     own = {name: {name: exact(record[f"own {name}"].double().mean())} for name in ("KL", "REC")}
-    return own | {
-        "z": noise_of(
-            record["own z"], inputs["m"], inputs["v"], NOISE, CALLS["negative_elbo_bound"]
-        )
-    }
+    calls = CALLS["negative_elbo_bound"]
+    return own | {"z": noise_of(record["own z"], inputs["m"], inputs["v"], NOISE, calls)}
 
 
 def noise_of(x: Tensor, m: Tensor, v: Tensor, name: str, calls: int = 1) -> Part:

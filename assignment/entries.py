@@ -35,9 +35,8 @@ def entries(folder: Path, ignored: set[Path]) -> tuple[list[Entry], list[str]]:
     Absolute paths that are ignored are neither. Raises UserError for the folder of one student, or
     if there is no hand-in.
     """
-    children = sorted(
-        x for x in folder.iterdir() if is_visible(x.name) and x.resolve() not in ignored
-    )
+    visible = sorted(x for x in folder.iterdir() if is_visible(x.name))
+    children = [x for x in visible if x.resolve() not in ignored]
     if len(children) == 1 and children[0].is_dir():  # such as assignment_123_export
         inner = [x for x in children[0].iterdir() if x.is_dir() or _match(x.name)]
         if len(inner) > 1 and not (children[0] / "codebase").exists():
@@ -60,9 +59,8 @@ def entries(folder: Path, ignored: set[Path]) -> tuple[list[Entry], list[str]]:
     found = []
     for student in sorted(parts):
         is_only = [name for name, _ in parts].count(student[0]) == 1
-        found.append(
-            Entry(student[0] if is_only else " ".join(student), student in late, parts[student])
-        )
+        name = student[0] if is_only else " ".join(student)
+        found.append(Entry(name, student in late, parts[student]))
     used = {path for each in found for _, path in each.parts} | {folder / METADATA}
     return found, [child.name for child in children if child not in used]
 

@@ -58,9 +58,8 @@ def write_archive(path: Path, folder: Path, options: str) -> None:
         for script in sorted((ROOT / "assignment" / "gradescope").iterdir()):
             member = ZipInfo(script.name)
             member.external_attr = 0o100755 << 16  # executable
-            archive.writestr(
-                member, script.read_text().replace('OPTIONS=""', f'OPTIONS="{options}"')
-            )
+            text = script.read_text().replace('OPTIONS=""', f'OPTIONS="{options}"')
+            archive.writestr(member, text)
         for file in sorted(folder.rglob("*")):
             archive.write(file, Path("handout", file.relative_to(folder)))
 

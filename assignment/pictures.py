@@ -51,9 +51,8 @@ def describe_pictures(inputs: Inputs, record: Record) -> Part:
     random, fixed = levels[:, 0][:, ~is_fixed], levels[:, 1][:, is_fixed]
     p = inputs["random logits"].max().sigmoid().item()
     part["images shown"] = exact(float((fixed.mean(1) > 0.7).sum()))
-    part["mean of the random pixels, less their probability"] = Quantity(
-        [random.mean().item() - p], [0.012]
-    )
+    excess = random.mean().item() - p
+    part["mean of the random pixels, less their probability"] = Quantity([excess], [0.012])
     noise = random - random.mean(0)
     variation = noise.square().mean().item() * 4 / (p * (1 - p))  # A cell has four pixels.
     # Where pixels are smaller than those of the picture, they are averaged or left out. Where every
