@@ -60,9 +60,8 @@ def grade_one(entry: Entry, tasks: list[Task], version: str, earlier: Record | N
         notes += suspicious(submission.files | submission.helpers)
         text = report.text(submission.notes, results)
         return Record(points, text, first, notes, functions, key)
-    except (UserError, OSError) as error:
-        message = str(explain(error))
-        return Record({task.name: 0 for task in tasks}, f"{message}\n", "", [message])
+    except UserError as error:
+        return Record({task.name: 0 for task in tasks}, f"{error}\n", "", [str(error)])
     except Exception as error:  # It costs no other hand-in.
         note = f"The check of this hand-in failed ({error!r}): grade it by hand."
         return Record({}, "Your hand-in will be graded by hand.\n", "", [note])
