@@ -103,17 +103,15 @@ def grade_class(folder: Path, out: Path, tasks: list[Task], jobs: int) -> int:
         pool.submit(grade_one, each, tasks, version, earlier.get(each.student)): each.student
         for each in found
     }
-    with make_bar(total=len(found), desc="hand-ins") as bar:
-        for done in as_completed(waiting):
-            student, record = waiting[done], done.result()
-            new += record != earlier.get(student)
-            records[student] = graded[student] = record
-            text = out / FEEDBACK / (re.sub(r"[^\w .,'()-]", "_", student) + ".txt")
-            write_atomically(text, record.text.encode())
-            content = {student: record._asdict() for student, record in records.items()}
-            write_atomically(out / RECORDS, json.dumps(content, indent=1).encode())
-            write_table(out / TABLE, found, graded)
-            bar.update()
+    for done in make_bar(as_completed(waiting), "hand-ins", len(found)):
+        student, record = waiting[done], done.result()
+        new += record != earlier.get(student)
+        records[student] = graded[student] = record
+        text = out / FEEDBACK / (re.sub(r"[^\w .,'()-]", "_", student) + ".txt")
+        write_atomically(text, record.text.encode())
+        content = {student: record._asdict() for student, record in records.items()}
+        write_atomically(out / RECORDS, json.dumps(content, indent=1).encode())
+        write_table(out / TABLE, found, graded)
     print(f"{len(found)} hand-ins, {new} of them new or changed: {out / TABLE}, {out / FEEDBACK}/")
     return 0 if all(record.points for record in records.values()) else 1
 
