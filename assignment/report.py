@@ -126,12 +126,11 @@ def comparison(task: Task, inputs: Inputs, found: Answers, right: Answers) -> st
     each = [x.get(SHOWN, {}).get("each dimension", Quantity()).values for x in (right, found)]
     if names and len(each[0]) == len(each[1]):
         columns = [*(inputs[name].flatten().tolist() for name in names), *each]
-        heads = ["image", *(f"{name:>10}" for name in (*names, "right", "yours"))]
-        lines.append(" ".join(heads))
+        width = 1 + max(10, *map(len, names))
+        lines.append("image" + "".join(f"{name:>{width}}" for name in (*names, "right", "yours")))
         for i, numbers in enumerate(zip(*columns, strict=True)):
             image = 3 * i // len(each[0]) + 1
-            cells = (f"{x:{len(head)}.5g}" for head, x in zip(heads[1:], numbers, strict=True))
-            lines.append(" ".join([f"{image:5}", *cells]))
+            lines.append(f"{image:5}" + "".join(f"{x:{width}.5g}" for x in numbers))
     for part in [x for x in dict.fromkeys([*right, *found]) if x != SHOWN]:
         for key in dict.fromkeys([*right.get(part, {}), *found.get(part, {})]):
             line = beside(part, key, found, right)
