@@ -63,10 +63,9 @@ def answer_of(folder: Path, task: Task, seconds: float, seed: int) -> Record:
         status = end(process)
     with suppress(Exception):  # The file may be missing, or have anything in it.
         return _unpack(_read(work / "answer.npz"))
-    if hanging := _read(work / "hanging").decode(errors="replace"):
+    hanging = _read(work / "hanging").decode(errors="replace")
+    if hanging or status is None:
         return {"failure": f"it did not end within {seconds:.0f} seconds{_where(hanging, folder)}"}
-    if status is None:
-        return {"failure": f"it did not end within {seconds:.0f} seconds"}
     cause = f"by signal {-status}" if status < 0 else f"with status {status}"
     return {"failure": f"its process ended {cause}"}
 
