@@ -108,10 +108,9 @@ def describe_bound(task: str, inputs: Inputs, record: Record) -> Answers:
     if task == "negative_iwae_bound":
         if are_scalars:
             answers |= {name: by_samples(name, each) for name, each in sent.items()}
-        counts = record["latents"]
-        shares = [round(counts[i :: len(SAMPLES)].mean().item(), 1) for i in range(len(SAMPLES))]
+        shares = record["latents"].view(-1, len(SAMPLES)).mean(0).round(decimals=1)
         key = f"decoded latents / (images * iw) for iw = {', '.join(map(str, SAMPLES))}"
-        return answers | {"number of samples": {key: exact(torch.tensor(shares))}}
+        return answers | {"number of samples": {key: exact(shares)}}
     for name in ("KL", "REC"):
         if name in answers[name] and answers[name][name].errors[0] > 1e-4:
             answers[name][f"{name} differs between calls"] = Quantity()
@@ -136,7 +135,7 @@ def combination(nelbo: Tensor, kl: Tensor, rec: Tensor) -> Part:
 
 def by_samples(name: str, values: Tensor) -> Part:
     """A result of the importance-weighted bound for each number of samples."""
-    values = values[: len(values) // len(SAMPLES) * len(SAMPLES)].view(-1, len(SAMPLES))
+    values = values.view(-1, len(SAMPLES))
     error = (values.var(0).mean() / len(values)).sqrt().item() + 0.02 * (name == "KL")
     key = f"{name} with {', '.join(map(str, SAMPLES))} samples"
     return {key: Quantity(values.mean(0).tolist(), [error] * len(SAMPLES))}
