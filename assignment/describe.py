@@ -169,15 +169,22 @@ def gradients_of_bound(record: Record, m: Tensor, v: Tensor) -> Answers:
     return {f"{GRADIENT}KL": of_kl, f"{GRADIENT}REC": of_rec, f"{GRADIENT}NELBO": of_nelbo}
 
 
-def describe_own(inputs: Inputs, record: Record) -> Answers:
-    """The parts of an answer that the student's functions of utils.py give for its inputs."""
+def describe_own(inputs: Inputs, record: Record) -> dict[str, Answers]:
+    """The parts that the student's functions of utils.py give for a task's inputs, by function."""
     if "own prior z" in record:
-        return {"z": prior_latents({"z": record["own prior z"]})}
-    if "own KL" not in record:
+        return {"z": {"sample_gaussian": prior_latents({"z": record["own prior z"]})}}
+    if "own z" not in record:
         return {}
-    own = {name: {name: exact(record[f"own {name}"].double().mean())} for name in ("KL", "REC")}
+    kl, later, rec = (
+        exact(record[f"own {name}"].double().mean()) for name in ("KL", "KL after sampling", "REC")
+    )
+    of_kl = {"kl_normal": {"KL": kl}}
+    if later != kl:
+        of_kl["sample_gaussian"] = {"KL": later}
     calls = CALLS["negative_elbo_bound"]
-    return own | {"z": noise_of(record["own z"], inputs["m"], inputs["v"], NOISE, calls)}
+    z = noise_of(record["own z"], inputs["m"], inputs["v"], NOISE, calls)
+    of_rec = {"log_bernoulli_with_logits": {"REC": rec}}
+    return {"KL": of_kl, "REC": of_rec, "z": {"sample_gaussian": z}}
 
 
 def noise_of(x: Tensor, m: Tensor, v: Tensor, name: str, calls: int = 1) -> Part:

@@ -108,35 +108,35 @@ def judge(
     told, unexplained = answers.explain(task.name, answer, ours, possible)
     unexplained = unexplained if told else {*wrong}
     sources = failed & called
-    excused = {part for part in wrong if follows(part, found, own, told, sources)}
-    lines = [x.sentence for x in told if x.parts.keys() - excused]
-    for part in sorted(excused):
-        makers = {USES.get(part.removeprefix(GRADIENT), "")} & sources or sources
-        names = " and ".join(sorted(makers))
+    makers = {part: makers_of(part, found, own.get(part, {}), told, sources) for part in wrong}
+    wrong = {part: keys for part, keys in wrong.items() if not makers[part]}
+    lines = [x.sentence for x in told if any(not makers.get(part) for part in x.parts)]
+    for part in sorted(part for part in makers if makers[part]):
+        names = " and ".join(sorted(makers[part]))
         lines.append(f"{part} is wrong only because of {names}, and costs nothing here")
-    if rest := sorted(unexplained & wrong.keys() - excused):
+    if rest := sorted(unexplained & wrong.keys()):
         lines.append(f"no known mistake explains the {' and the '.join(rest)}")
         if "NIWAE" in rest and (others := sorted(sources - {"kl_normal"})):
             lines.append(f"it calls {' and '.join(others)}: correct that first")
-    wrong = {part: keys for part, keys in wrong.items() if part not in excused}
     lines += compared(task, found, right, wrong)
     return Result(task, score(task, wrong), lines)
 
 
-def follows(
+def makers_of(
     part: str, found: Answers, own: Answers, told: list[Mistake], sources: set[str]
-) -> bool:
-    """Whether a part is wrong only because of functions (sources) that lost points for it already.
+) -> set[str]:
+    """Functions (of sources) that alone make a part wrong, and that lost points for it already.
 
-    The student's functions of utils.py give parts of their own for the task's inputs.
+    The student's functions of utils.py have answers of their own to the task's inputs.
     """
-    others = answers.differing(found.get(part, {}), own.get(part, {}))
-    if own.get(part) and not own[part].keys() & {*others}:
-        return bool(sources)
+    sent = found.get(part, {})
+    for name in own.keys() & sources:
+        if not own[name].keys() & {*answers.differing(sent, own[name])}:
+            return {name}
     if part.startswith(GRADIENT):
-        return USES.get(part.removeprefix(GRADIENT)) in sources
+        return {USES.get(part.removeprefix(GRADIENT), "")} & sources
     makers = {mistake.function for mistake in told if part in mistake.parts}
-    return bool(makers) and makers <= sources
+    return makers if makers <= sources else set()
 
 
 def score(task: Task, wrong: Iterable[str]) -> int:

@@ -139,11 +139,12 @@ def own_parts(task: str, get: Callable[..., Any], x: Inputs) -> Record:
         images = enc.images.repeat(COPIES[task], 1)
         logits = dec.logits.expand_as(images)
         record["own REC"] = -get(enc, dec, "log_bernoulli_with_logits")(images, logits)
-        record["own z"] = torch.cat([sample(*enc.encode(images)) for _ in range(CALLS[task])])
         m, v = enc.encode(images)
+        arguments = m, v, torch.zeros_like(m), torch.ones_like(v)
+        record["own KL"] = get(enc, dec, "kl_normal")(*arguments)
         sample(m, v)  # It may change v, and the KL with it.
-        prior = torch.zeros_like(m), torch.ones_like(v)
-        record["own KL"] = get(enc, dec, "kl_normal")(m, v, *prior)
+        record["own KL after sampling"] = get(enc, dec, "kl_normal")(*arguments)
+        record["own z"] = torch.cat([sample(*enc.encode(images)) for _ in range(CALLS[task])])
     return record
 
 
@@ -175,7 +176,7 @@ def collect(name: str, values: list[Any]) -> Record:
     """The values of several calls as one tensor (calls, ...), and in words what else they are."""
     first = values[0]
     if all(isinstance(x, Tensor) and x.shape == first.shape for x in values):
-        return {name: torch.stack([x.detach().double() for x in values])}
+        return {name: torch.stack([x.detach() for x in values])}
     if all(isinstance(x, int | float) for x in values):
         return {name: torch.tensor(values).float(), f"{name} is": type(first).__name__}
     is_several = isinstance(first, tuple | list)

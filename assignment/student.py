@@ -36,12 +36,17 @@ def answer(folder: Path, task: str, file: str, seed: int, seconds: float) -> Non
     try:
         module = import_module(module_name(file))
         note = restored_defaults()
-        record = call(task, module, inputs)
-        record["note"] = note
-        np.savez("answer.npz", **record)
+        record = call(task, module, inputs) | {"note": note}
+        np.savez("answer.npz", **{key: as_doubles(value) for key, value in record.items()})
     except BaseException as error:
         np.savez("answer.npz", failure=sentence_for(error, at_import=module is None))
     os._exit(0)
+
+
+def as_doubles(value: Any) -> Any:
+    """The same with doubles for floating-point types, of which NumPy does not have all."""
+    is_float = isinstance(value, Tensor) and value.is_floating_point()
+    return value.double() if is_float else value
 
 
 def module_name(file: str) -> str:

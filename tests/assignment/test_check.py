@@ -110,6 +110,11 @@ def test_a_mistake_costs_points_once(checked, mistake):
     assert all(len({*points(text)}) == 1 for text in texts.values())
 
 
+def test_a_mistake_in_a_function_that_is_no_task_costs_the_bounds_points(checked):
+    _, texts = checked([WRONG[name][:3] for name in ("a logarithm", "a missing -1")])
+    assert points(texts["negative_elbo_bound"]) == [4, 6]
+
+
 @pytest.mark.parametrize("x", ["x.maximum(model.sample_x(200))", "model.sample_x_given(1.7 * z)"])
 def test_a_mistake_does_not_excuse_another_one_in_a_function_that_calls_it(checked, x):
     picture = VS, "x = ", f"z = model.sample_z(200); x = model.sample_x(200); x = {x}  # "
