@@ -1,0 +1,63 @@
+"""Describes latents by numbers: their noise, and the gradients through them."""
+
+import torch
+from torch import Tensor
+
+from assignment.answers import Part, Quantity, average, exact
+from assignment.probe import Record
+
+NOISE = "the noise in z"
+
+
+def noise_of(x: Tensor, m: Tensor, v: Tensor, name: str, calls: int = 1) -> Part:
+    """Describe samples by their noise (x - m) / sqrt(v), which has a name and a known distribution.
+
+    x (rows, dim) are samples for each row of the means m and variances v, (n, dim), in turn, from
+    a number of calls.
+    """
+    size = len(m) * calls
+    if len(x) < size:
+        return {"there are fewer z than images": Quantity()}
+    noise = (x.double()[: len(x) // size * size].view(-1, *m.shape) - m) / v.sqrt()
+    batches = noise.view(calls, -1, m.shape[1])
+    is_new = calls == 1 or not torch.equal(batches[0], batches[1])
+    if is_new and (batches.amax(1) - batches.amin(1)).max() < 1e-3:
+        part = {f"{name} is the same for all images": Quantity()}
+        same = (batches[..., 0] - batches[..., -1]).abs().max() < 1e-3
+        return part | ({f"{name} is the same for all dimensions": Quantity()} if same else {})
+    centred = noise - noise.mean(0)
+    batches = centred.view(calls, -1, m.shape[1])
+    half = (batches.shape[1] + 1) // 2
+    return {
+        f"mean of {name}": average(noise),
+        f"variance of {name}": average(centred**2),
+        f"overall mean of {name}": average(noise.mean((1, 2))[:, None]),
+        f"overall variance of {name}": average(centred.square().mean((1, 2))[:, None]),
+        f"mean absolute value of {name}": average(noise.abs().mean((1, 2))[:, None]),
+        **correlation("neighbouring dimensions", batches[..., :-1], batches[..., 1:]),
+        **correlation("neighbouring images", batches[:, :-1], batches[:, 1:]),
+        **correlation("the halves of a batch", batches[:, :-half], batches[:, half:]),
+    }
+
+
+def correlation(where: str, a: Tensor, b: Tensor) -> Part:
+    """The correlation of noise of variance 1 in two places."""
+    return {f"correlation of {where}": average((a * b).flatten(0, 1).mean(1)[:, None])}
+
+
+def prior_latents(record: Record) -> Part:
+    """The noise of latents of the prior; of a few it says little."""
+    z = record.get("z", torch.zeros(0, 1))
+    if len(z) < 100:
+        return {f"{len(z)} z are decoded": Quantity()}
+    return noise_of(z, torch.zeros(1, z.shape[1]), torch.ones(1, z.shape[1]), "z")
+
+
+def arrived(record: Record, z: Tensor, m: Tensor, v: Tensor) -> Part:
+    """The shares of the gradient of latents z (rows, dim) that arrive at m and v."""
+    z = z.double()[: len(z) // len(m) * len(m)].view(-1, *m.shape)
+    at_v = ((z - m) ** 2 / (2 * v)).sum(0)
+    return {
+        "share that reaches m": exact(record["gradient of z at m"] * z[0].numel() / z.numel()),
+        "share that reaches v": exact(record["gradient of z at v"] / at_v),
+    }
