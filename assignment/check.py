@@ -33,8 +33,8 @@ def show(submission: Submission, task: Task) -> str:
     return comparison(task, inputs, found, right_answers(task.name, SEED))
 
 
-def arguments(argv: list[str] | None) -> Namespace:
-    """Read the command line. A DIR may follow the names of tasks or --run."""
+def arguments(argv: list[str] | None) -> tuple[Parser, Namespace]:
+    """The command line and its parser. A DIR may follow the names of tasks or --run."""
     parser = Parser(prog="assignment.check", description=__doc__)
     parser.add_argument("dir", nargs="?", type=Path, metavar="DIR", help="a solution")
     parser.add_argument("--tasks", **TASKS_OPTION | {"choices": None})
@@ -56,18 +56,17 @@ def arguments(argv: list[str] | None) -> Namespace:
     args.dir = args.dir or ROOT
     if not args.dir.exists():
         parser.error(f"argument DIR: {args.dir} does not exist")
-    return args
+    return parser, args
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return 0 if all checked tasks are solved or with --results, else 1."""
-    args = arguments(argv)
+    parser, args = arguments(argv)
     try:
         submission = find(args.dir, runs=args.run is not None)
     except UserError as error:
         if not args.results:  # Gradescope expects its file in any case.
-            print(f"assignment.check: argument DIR: {error}", file=sys.stderr)
-            return 2
+            parser.error(f"argument DIR: {error}")
         submission = Submission({}, {}, [str(error)], {})
     if args.show:
         print(show(submission, next(task for task in TASKS if task.name == args.show)))
@@ -90,8 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     try:  # An error comes before the work that it would lose.
         save()
     except OSError as error:
-        print(f"assignment.check: argument --results: {error.strerror}", file=sys.stderr)
-        return 2
+        parser.error(f"argument --results: {error.strerror}")
     print("\n".join(map(textwrap.fill, submission.notes)) + "\n")
     if args.run and args.run not in submission.runs:
         print(f"There is no run {args.run} with a {MODEL}.\n")

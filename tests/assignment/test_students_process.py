@@ -136,6 +136,7 @@ ATTEMPTS = {
     "an answer that has no form": f"open('answer.npz', 'w').write('all right'); {END}",
     "the numbers of the hand-out": f"open({str(ROOT / 'assignment' / 'numbers.json')!r}).read()",
     "our solution": f"open({str(ROOT / 'codebase' / 'utils.py')!r}).read()",
+    "our environment": "import os; os.environ['PYTEST_CURRENT_TEST']",  # Pytest sets it.
     "the parent's environment": "import os; open(f'/proc/{os.getppid()}/environ').read()",
     "a file in our folder": f"open({str(ROOT / 'codebase' / 'new.py')!r}, 'w')",
     "a large file": "open('large', 'w').truncate(100 << 20)",
@@ -150,8 +151,3 @@ def test_an_attempt_earns_nothing(checked, attempt):
     if sys.platform != "linux":
         pytest.skip("only Linux has Landlock")
     assert checked(f"m.sum(); {ATTEMPTS[attempt]}")[0] == [0]
-
-
-def test_the_environment_is_bare(checked):
-    """Pytest sets a variable in ours for each test."""
-    assert checked("assert 'PYTEST_CURRENT_TEST' not in __import__('os').environ")[0] == [3]

@@ -41,10 +41,8 @@ DETACHED = "torch.distributions.Normal(m, std).sample()"
 NUMPY = "torch.tensor(__import__('numpy').random.normal(m.tolist(), std.tolist())).float()"
 DIVERGENCE = "ut.kl_normal(m, v, pm, pv)"
 SAMPLED = "ut.log_normal(z, m, v) - ut.log_normal(z, pm, pv)"
-DIVERGENCES = (
-    "torch.distributions.kl_divergence(*(torch.distributions.Normal(m, v.sqrt()) for m, v in"
-)
-DIVERGENCES += " ((qm, qv), (pm, pv)))).sum(1)"
+DIVERGENCES = "torch.distributions.kl_divergence(*(torch.distributions.Normal(m, v.sqrt())"
+DIVERGENCES += " for m, v in ((qm, qv), (pm, pv)))).sum(1)"
 UNIFORM = "model.sample_x_given(model.sample_z(200).uniform_())"
 WRONG = {
     "the variance as the deviation": (SG, "= torch.sqrt(v)", "= v", "used as the deviation"),
