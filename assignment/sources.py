@@ -70,6 +70,8 @@ def code_of_notebook(content: bytes) -> tuple[str, dict[str, str]]:
 
 def definitions(text: str, names: set[str]) -> str:
     """The statements that define these names or what those need in turn, on their old lines."""
+    if not parsed(text).body:  # The check will say where it is wrong.
+        return text
     statements = [(node, *_global_names(node)) for node in parsed(text).body]
     old, kept, needed = text.split("\n"), list[ast.stmt](), {"*", *names}
     while found := [each for each in statements if each[1] & needed]:

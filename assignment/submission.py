@@ -99,16 +99,11 @@ def _is_script(file: str, path: str, text: str) -> bool:
 
 def _candidates(file: str, texts: dict[str, str]) -> list[str]:
     """The paths of texts that may be this file of the tasks, the best one first."""
+    definition = re.compile(rf"^[ \t]*(def|class) ({'|'.join(NAMES[file])})\b", re.MULTILINE)
 
     def is_possible(path: str) -> bool:
-        text, name = texts[path], path.rpartition("/")[2]
-        if name.lower() == Path(file).name or not any(each in text for each in NAMES[file]):
-            return name.lower() == Path(file).name
-        statements = sources.parsed(text).body
-        if not statements:  # The check will say where it is wrong.
-            return bool(LIKE[file].fullmatch(name))
-        defined = {getattr(node, "name", "") for node in statements}
-        return bool(defined & NAMES[file] or _written(file, text))
+        is_named = path.lower().rpartition("/")[2] == Path(file).name
+        return is_named or bool(definition.search(texts[path]))
 
     def rank(path: str) -> tuple[object, ...]:
         text, name = texts[path], path.rpartition("/")[2]
