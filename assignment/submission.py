@@ -23,7 +23,7 @@ LIKE = {
 }
 PYTHON = re.compile(r"\.(py|ipynb)(\.txt)?$", re.IGNORECASE)
 # Endings of copies such as "name (1).py" and "name-1.py".
-COPY = re.compile(r"(?: ?\((\d+)\)|-(\d+))?\.py(\.txt)?$", re.IGNORECASE)
+COPY = re.compile(r"(?: ?[(-](\d+)\)?)?\.py(\.txt)?$", re.IGNORECASE)
 MODEL = re.compile(r"([^/]+)/model-20000\.pt$")
 RUN = re.compile(r"model=vae_z=10_run=\d{4,}")
 
@@ -108,7 +108,7 @@ def _candidates(file: str, texts: dict[str, str]) -> list[str]:
     def rank(path: str) -> tuple[object, ...]:
         text, name = texts[path], path.rpartition("/")[2]
         copy = COPY.search(name)
-        number = int(copy[1] or copy[2] or 0) if copy else 0
+        number = int(copy[1] or 0) if copy else 0
         place = not path.lower().endswith(file), path.count("/"), name.lower() != Path(file).name
         written = len(_written(file, text))
         return _is_script(file, path, text), -written, *place, -number, path
@@ -133,30 +133,24 @@ def _helpers(files: dict[str, str], texts: dict[str, str]) -> dict[str, str]:
     helpers, unread = dict[str, str](), [*files.items()]
     while unread:
         for name in sources.imports(*unread.pop()):
-            stems = ["/".join(name.split(".")[: i + 1]) for i in range(name.count(".") + 1)]
+            parts = name.split(".")  # The last ones may be names in a module.
+            stems = ["/".join(parts[: i + 1]) for i in range(len(parts))]
             for target in (f"{x}{ending}" for x in stems for ending in ("/__init__.py", ".py")):
-                ours, text = _given(target), _sent(target, texts)
-                if text not in ("", ours) and target not in {*helpers, *NAMES}:
+                if target not in {*helpers, *NAMES} and (text := _sent(target, texts)):
                     helpers[target] = text
                     unread.append((target, text))
-                if (text or ours) and not target.endswith("__init__.py"):
-                    break  # What follows are names in this module.
     return helpers
 
 
-def _given(target: str) -> str:
-    """The text of a module of the program, "" if there is none."""
-    is_given = target.startswith("codebase/") and (ROOT / target).is_file()
-    return sources.decode((ROOT / target).read_bytes()) if is_given else ""
-
-
 def _sent(target: str, texts: dict[str, str]) -> str:
-    """The text that was sent for a module, such as "codebase/mine.py", "" if there is none."""
-    if target.startswith("codebase/") and (ROOT / target).with_suffix("").is_dir():
+    """The text that was sent for a module, such as "codebase/mine.py", "" if it is not new."""
+    ours, is_ours = ROOT / target, target.startswith("codebase/")
+    if is_ours and ours.with_suffix("").is_dir():
         return ""  # The program has a package of that name.
+    given = sources.decode(ours.read_bytes()) if is_ours and ours.is_file() else ""
     # Where students send single files, a helper's folder is not known.
-    is_placed = _given(target) or target.endswith("__init__.py")
+    is_placed = given or target.endswith("__init__.py")
     ending = target if is_placed else target.rpartition("/")[2]
     sent = [path for path in texts if f"/{COPY.sub('.py', path)}".endswith(f"/{ending}")]
     best = min(sent, key=lambda path: (not path.endswith(target), path.count("/")), default="")
-    return texts.get(best, "")
+    return texts[best] if sent and texts[best] != given else ""
