@@ -32,7 +32,7 @@ class Record(NamedTuple):
     text: str
     read: str
     notes: list[str]
-    functions: str = ""  # a sum of all functions of the tasks, if one that was asked is written
+    functions: str = ""  # a sum of the functions of the tasks, if one is written
     key: str = ""  # a sum of all that decides the points; "" if they are decided anew each time
 
 
@@ -50,11 +50,9 @@ def grade_one(entry: Entry, tasks: list[Task], version: str, earlier: Record | N
 
         graded = judging.grade(submission, tasks, submission.run)
         results = sorted(graded, key=lambda result: tasks.index(result.task))
-        code = dict[str, str]()
-        for sent in submission.files.values():
-            code |= functions_in(sent)
-        is_written = any(code.get(task.name) for task in tasks)
-        functions = sum_of(repr(sorted(code.items()))) if is_written else ""
+        sent = [functions_in(text) for text in submission.files.values()]
+        written = [code[task.name] for code in sent for task in tasks if code.get(task.name)]
+        functions = sum_of(repr(written)) if written else ""
         points = {result.task.name: result.points for result in results}
         first, *notes = submission.notes
         notes += suspicious(submission.files | submission.helpers)
