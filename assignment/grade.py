@@ -39,13 +39,13 @@ class Record(NamedTuple):
 PENDING = Record({}, "", "", ["Not graded yet: run the same command again."])
 
 
-def grade_one(entry: Entry, tasks: list[Task], version: str, earlier: Record | None) -> Record:
+def grade_one(entry: Entry, tasks: list[Task], version: str, earlier: dict[str, Record]) -> Record:
     """Grade a hand-in, or return its earlier record if nothing has changed since."""
     try:
         submission = find_in(entry.parts, runs=any(not task.file for task in tasks))
         key = sum_of(repr([submission, tasks, version]))
-        if earlier and earlier.key == key:
-            return earlier
+        if key == earlier.get(entry.student, PENDING).key:
+            return earlier[entry.student]
         from assignment import judging, report  # This import is slow.
 
         graded = judging.grade(submission, tasks, submission.run)
@@ -95,23 +95,20 @@ def grade_class(folder: Path, out: Path, tasks: list[Task], jobs: int) -> int:
     # Another version of the check may decide otherwise.
     files = sorted(each for each in (ROOT / "assignment").glob("*.*") if each.name != "README.md")
     version = sum_of(repr([file.read_bytes() for file in files]))
-    records, graded, new = dict(earlier), dict[str, Record](), 0
+    graded = dict[str, Record]()
     pool = ThreadPoolExecutor(jobs)  # Each thread waits for a process that runs students' files.
-    waiting = {
-        pool.submit(grade_one, each, tasks, version, earlier.get(each.student)): each.student
-        for each in found
-    }
+    waiting = {pool.submit(grade_one, x, tasks, version, earlier): x.student for x in found}
     for done in make_bar(as_completed(waiting), "hand-ins", len(found)):
         student, record = waiting[done], done.result()
-        new += record != earlier.get(student)
-        records[student] = graded[student] = record
+        graded[student] = record
         text = out / FEEDBACK / (re.sub(r"[^\w .,'()-]", "_", student) + ".txt")
         write_atomically(text, record.text.encode())
-        content = {student: record._asdict() for student, record in records.items()}
+        content = {name: each._asdict() for name, each in (earlier | graded).items()}
         write_atomically(out / RECORDS, json.dumps(content, indent=1).encode())
         write_table(out / TABLE, found, graded)
+    new = sum(graded[name] != earlier.get(name) for name in graded)
     print(f"{len(found)} hand-ins, {new} of them new or changed: {out / TABLE}, {out / FEEDBACK}/")
-    return 0 if all(record.points for record in records.values()) else 1
+    return 0 if all(record.points for record in graded.values()) else 1
 
 
 def main(argv: list[str] | None = None) -> int:
