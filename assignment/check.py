@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         if not args.results:  # Gradescope expects its file in any case.
             parser.error(f"argument DIR: {error}")
-        submission = Submission({}, {}, [str(error)], {})
+        submission = Submission({}, [str(error)], {})
     if args.show:
         print(show(submission, next(task for task in TASKS if task.name == args.show)))
         return 0
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         submission.notes.append("visualize.py was not sent, so task 4 is not checked.")
     tasks = [task for task in TASKS if task.name in asked]
     results = {task: Result(task, 0, ["not checked"]) for task in tasks}
-    for_teacher = suspicious(submission.files | submission.helpers)
+    for_teacher = suspicious(submission.files)
 
     def save() -> None:
         """Write Gradescope's file, which is complete at any time."""

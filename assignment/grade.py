@@ -55,7 +55,7 @@ def grade_one(entry: Entry, tasks: list[Task], version: str, earlier: dict[str, 
         functions = sum_of(repr(written)) if written else ""
         points = {result.task.name: result.points for result in results}
         first, *notes = submission.notes
-        notes += suspicious(submission.files | submission.helpers)
+        notes += suspicious(submission.files)
         text = report.text(submission.notes, results)
         return Record(points, text, first, notes, functions, key)
     except UserError as error:

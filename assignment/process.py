@@ -42,7 +42,7 @@ def project(submission: Submission, with_pictures: bool = False) -> Iterator[Pat
         ignored = shutil.ignore_patterns("__pycache__", "explorer.*")
         shutil.copytree(ROOT / "codebase", folder / "codebase", ignore=ignored)
         missing = {x: f"raise ImportError('{Path(x).name} was not sent')\n" for x in FILES}
-        for file, text in (missing | submission.files | submission.helpers).items():
+        for file, text in (missing | submission.files).items():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).write_text(text, encoding="utf-8")
         yield folder

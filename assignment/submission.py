@@ -31,8 +31,7 @@ RUN = re.compile(r"model=vae_z=10_run=\d{4,}")
 class Submission(NamedTuple):
     """The files of one hand-in."""
 
-    files: dict[str, str]  # the texts of the tasks' files, by names such as "codebase/utils.py"
-    helpers: dict[str, str]  # the texts of other modules that they import, by paths in the program
+    files: dict[str, str]  # the texts of the tasks' files and of what they import, by paths
     notes: list[str]  # sentences about files that were read, and about those that were not
     runs: dict[str, bytes]  # the final models of trained runs, by the names of their folders
 
@@ -83,7 +82,7 @@ def find_in(parts: Iterable[tuple[str, Path]], runs: bool = False) -> Submission
     missing = [Path(file).name for file in NAMES if file not in files]
     first = f"Read: {', '.join(dict.fromkeys([*used, *helpers]))}."
     notes.insert(0, f"{first} Not found: {', '.join(missing)}." if missing else first)
-    return Submission(files, helpers, notes, models)
+    return Submission(files | helpers, notes, models)
 
 
 def _written(file: str, text: str) -> set[str]:

@@ -34,7 +34,7 @@ def checked():
         assert text.count(LINE) == 1
         utils = first + text.replace(LINE, f"    {line}\n{LINE}")
         files = {UTILS: utils, "codebase/models/vae.py": (SENT / "vae.py").read_text()}
-        results = [*grade(Submission(files, {}, [], {}), tasks, seconds=seconds)]
+        results = [*grade(Submission(files, [], {}), tasks, seconds=seconds)]
         lines = [line for result in results for line in result.lines]
         return [result.points for result in results], "; ".join(lines)
 
@@ -74,7 +74,7 @@ def test_an_earlier_answer_is_not_judged_again(checked):
 
 def test_a_file_that_was_not_sent_is_not_replaced_by_ours():
     files = {"codebase/models/vae.py": (SENT / "vae.py").read_text()}
-    (result,) = grade(Submission(files, {}, [], {}), [BOUND])
+    (result,) = grade(Submission(files, [], {}), [BOUND])
     assert result.points == 0 and "utils.py was not sent" in result.lines[0]
 
 

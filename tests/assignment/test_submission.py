@@ -169,20 +169,20 @@ def test_modules_that_are_imported_come_along(found, folder):
     }
     sent = found(files)
     own = {f"codebase/{name}.py" for name in ("mine", "maths", "deep")}
-    assert sent.helpers.keys() == {*own, "pack/__init__.py", "pack/inner.py"}
-    assert sent.helpers["codebase/deep.py"] == "X = 1\n"
+    assert sent.files.keys() == {UTILS, VAE, *own, "pack/__init__.py", "pack/inner.py"}
+    assert sent.files["codebase/deep.py"] == "X = 1\n"
 
 
 def test_a_file_that_is_named_like_a_package_is_no_module_of_it(found):
     files = {VISUALIZE: "from codebase.pictures.drawing import show_grid\n", "pictures.py": ""}
-    assert not found(files).helpers
+    assert found(files).files.keys() == {VISUALIZE}
 
 
 def test_a_changed_file_of_the_program_comes_along(found):
     drawing = "codebase/pictures/drawing.py"
     text = (ROOT / drawing).read_text() + "\ndef show_tiles(): pass\n"
     importing = "from codebase.pictures.drawing import show_tiles\n"
-    assert found({VISUALIZE: importing, drawing: text}).helpers == {drawing: text}
+    assert found(files := {VISUALIZE: importing, drawing: text}).files == files
 
 
 def test_models_of_runs_are_found(found):
