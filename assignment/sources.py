@@ -42,30 +42,27 @@ def parsed(text: str) -> ast.Module:
         return ast.Module([], [])
 
 
-def code_of_script(content: bytes) -> str:
-    """The code of a file, without magics if it was a notebook."""
+def texts_in(name: str, content: bytes) -> dict[str, str]:
+    """The code of a file, without a notebook's magics, and what its %%writefile cells write."""
     text = decode(content)
-    return MAGIC.sub(r"\1pass", text) if EXPORTED.search(text) else text
-
-
-def code_of_notebook(content: bytes) -> tuple[str, dict[str, str]]:
-    """The code of a notebook, without magics, and the files that its %%writefile cells write."""
+    if ".ipynb" not in name.lower():
+        return {name: MAGIC.sub(r"\1pass", text) if EXPORTED.search(text) else text}
     try:
-        cells = [x for x in json.loads(decode(content))["cells"] if x["cell_type"] == "code"]
+        cells = [x for x in json.loads(text)["cells"] if x["cell_type"] == "code"]
         sources = ["".join(cell["source"]) for cell in cells]
     except (ValueError, LookupError, TypeError, RecursionError):
-        return "", {}
-    kept, files = list[str](), dict[str, str]()
+        return {}
+    kept, texts = list[str](), dict[str, str]()
     for source in sources:
         if match := re.match(r"%%(\w+) *(\S*).*\n?", source):
             source = source[match.end() :]
             if match[1] == "writefile":
-                files[match[2]] = source.rstrip() + "\n"
+                texts[f"{name}/{match[2]}"] = source.rstrip() + "\n"
             if match[1] not in PYTHON_CELLS:
                 continue
         source = MAGIC.sub(r"\1pass", source)
         kept += [source] if parsed(source).body else []
-    return "\n\n".join([*kept, ""]), files
+    return texts | {name: "\n\n".join([*kept, ""])}
 
 
 def definitions(text: str, names: set[str]) -> str:

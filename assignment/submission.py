@@ -63,11 +63,8 @@ def find_in(parts: Iterable[tuple[str, Path]], runs: bool = False) -> Submission
             notes.append(f"{name} is a link and was not read.")
         elif match := MODEL.search(name):
             models[match[1]] = path.read_bytes()
-        elif ".ipynb" in name.lower():
-            texts[name], written = sources.code_of_notebook(path.read_bytes())
-            texts |= {f"{name}/{file}": text for file, text in written.items()}
         else:
-            texts[name] = sources.code_of_script(path.read_bytes())
+            texts |= sources.texts_in(name, path.read_bytes())
     files, used = dict[str, str](), list[str]()
     for file in NAMES:
         if paths := _candidates(file, texts):
