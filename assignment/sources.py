@@ -84,9 +84,7 @@ def definitions(text: str, names: set[str]) -> str:
 
 def _global_names(node: ast.stmt) -> tuple[set[str], set[str]]:
     """The global names that a statement defines or extends, and those that it uses."""
-    if isinstance(node, ast.ImportFrom) and (
-        node.module == "__future__" or node.names[0].name == "*"
-    ):
+    if isinstance(node, ast.ImportFrom) and {node.module, node.names[0].name} & {"__future__", "*"}:
         return {"*"}, set()
     table = symtable.symtable(ast.unparse(node), "", "exec")
     defined = {x.get_name() for x in table.get_symbols() if x.is_assigned() or x.is_imported()}

@@ -38,8 +38,7 @@ class Submission(NamedTuple):
     @property
     def run(self) -> bytes | None:
         """The model of the first run with the assignment's settings."""
-        names = (name for name in sorted(self.runs) if RUN.fullmatch(name))
-        return next((self.runs[name] for name in names), None)
+        return next((self.runs[x] for x in sorted(self.runs) if RUN.fullmatch(x)), None)
 
 
 def find(path: Path, runs: bool = False) -> Submission:
