@@ -5,8 +5,10 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -14,7 +16,7 @@ from zipfile import BadZipFile, ZipFile
 
 from assignment import ROOT, TASKS, TASKS_OPTION, Task
 from assignment.entries import Entry, entries
-from assignment.sources import functions_in, sum_of, suspicious
+from assignment.sources import functions_in, suspicious
 from assignment.submission import find_in
 from codebase.arguments import Parser, number
 from codebase.compute.processor import usable_cores
@@ -32,7 +34,7 @@ class Record(NamedTuple):
     text: str
     read: str
     notes: list[str]
-    functions: str = ""  # a sum of the functions of the tasks, if one is written
+    functions: Sequence[str] = ()  # those of the tasks that are written
     key: str = ""  # a sum of all that decides the points; "" if they are decided anew each time
 
 
@@ -43,7 +45,7 @@ def grade_one(entry: Entry, tasks: list[Task], version: str, earlier: dict[str, 
     """Grade a hand-in, or return its earlier record if nothing has changed since."""
     try:
         submission = find_in(entry.parts, runs=any(not task.file for task in tasks))
-        key = sum_of(repr([submission, tasks, version]))
+        key = sha256(repr([submission, tasks, version]).encode()).hexdigest()
         if key == earlier.get(entry.student, PENDING).key:
             return earlier[entry.student]
         from assignment import judging, report  # This import is slow.
@@ -52,12 +54,11 @@ def grade_one(entry: Entry, tasks: list[Task], version: str, earlier: dict[str, 
         results = sorted(graded, key=lambda result: tasks.index(result.task))
         sent = [functions_in(text) for text in submission.files.values()]
         written = [code[task.name] for code in sent for task in tasks if code.get(task.name)]
-        functions = sum_of(repr(written)) if written else ""
         points = {result.task.name: result.points for result in results}
         first, *notes = submission.notes
         notes += suspicious(submission.files)
         text = report.text(submission.notes, results)
-        return Record(points, text, first, notes, functions, key)
+        return Record(points, text, first, notes, written, key)
     except UserError as error:
         return Record({task.name: 0 for task in tasks}, f"{error}\n", "", [str(error)])
     except Exception as error:  # It costs no other hand-in.
@@ -94,7 +95,7 @@ def grade_class(folder: Path, out: Path, tasks: list[Task], jobs: int) -> int:
         earlier = {x.student: Record(**known[x.student]) for x in found if x.student in known}
     # Another version of the check may decide otherwise.
     files = sorted(each for each in (ROOT / "assignment").glob("*.*") if each.name != "README.md")
-    version = sum_of(repr([file.read_bytes() for file in files]))
+    version = repr([file.read_bytes() for file in files])
     graded = dict[str, Record]()
     pool = ThreadPoolExecutor(jobs)  # Each thread waits for a process that runs students' files.
     waiting = {pool.submit(grade_one, x, tasks, version, earlier): x.student for x in found}
