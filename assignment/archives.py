@@ -42,7 +42,7 @@ def files_in(
         if is_wanted(name):
             yield name, path
     elif depth == DEEPEST:
-        raise UserError(f"{name} is inside of {depth} archives; send the files of the tasks alone")
+        raise UserError(f"{name} is inside of {depth} archives; send only the tasks' files")
     else:
         with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             unpack(name, path, Path(folder), is_wanted)
@@ -62,7 +62,7 @@ def unpack(name: str, path: Path, folder: Path, is_wanted: Callable[[str], objec
         if ".." in member.split("/") or re.match(r"/|\w:", member):
             problem = "leads out of its archive"
         if needed and problem:
-            raise UserError(f"{name}/{member} {problem}; send the files of the tasks alone")
+            raise ValueError(f"{member} {problem}")
         return needed
 
     try:
@@ -76,7 +76,5 @@ def unpack(name: str, path: Path, folder: Path, is_wanted: Callable[[str], objec
                 for member in archive:
                     if is_needed(member.name, member.size, member.islnk() or member.issym()):
                         archive.extract(member, folder, filter="data")
-    except UserError:
-        raise
     except Exception as error:  # zipfile, tarfile and what they use raise many kinds.
-        raise UserError(f"{name} cannot be read ({error}); send it again") from None
+        raise UserError(f"{name} cannot be read ({error}); send only the tasks' files") from None
