@@ -53,7 +53,7 @@ def arguments(argv: list[str] | None) -> tuple[Parser, Namespace]:
         args.dir, args.run = Path(args.run), ""
     if unknown := [name for name in args.tasks if name not in FURTHER]:
         parser.error(f"argument --tasks: {unknown[0]} is not one of {', '.join(FURTHER)}")
-    args.dir = args.dir or ROOT
+    args.dir = (args.dir or ROOT).resolve()
     if not args.dir.exists():
         parser.error(f"argument DIR: {args.dir} does not exist")
     return parser, args
@@ -63,7 +63,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; return 0 if all checked tasks are solved or with --results, else 1."""
     parser, args = arguments(argv)
     try:
-        submission = find(args.dir, runs=args.run is not None)
+        name = "" if args.dir.is_dir() else args.dir.name
+        submission = find([(name, args.dir)], runs=args.run is not None)
     except UserError as error:
         if not args.results:  # Gradescope expects its file in any case.
             parser.error(f"argument DIR: {error}")

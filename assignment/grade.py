@@ -17,7 +17,7 @@ from zipfile import BadZipFile, ZipFile
 from assignment import ROOT, TASKS, TASKS_OPTION, Task
 from assignment.entries import Entry, entries
 from assignment.sources import functions_in, suspicious
-from assignment.submission import find_in
+from assignment.submission import find
 from codebase.arguments import Parser, number
 from codebase.compute.processor import usable_cores
 from codebase.system.errors import UserError, explain
@@ -44,7 +44,7 @@ PENDING = Record({}, "", "", ["Not graded yet: run the same command again."])
 def grade_one(entry: Entry, tasks: list[Task], version: str, earlier: dict[str, Record]) -> Record:
     """Grade a hand-in, or return its earlier record if nothing has changed since."""
     try:
-        submission = find_in(entry.parts, runs=any(not task.file for task in tasks))
+        submission = find(entry.parts, runs=any(not task.file for task in tasks))
         key = sha256(repr([submission, tasks, version]).encode()).hexdigest()
         if key == earlier.get(entry.student, PENDING).key:
             return earlier[entry.student]

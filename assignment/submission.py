@@ -41,16 +41,12 @@ class Submission(NamedTuple):
         return next((self.runs[x] for x in sorted(self.runs) if RUN.fullmatch(x)), None)
 
 
-def find(path: Path, runs: bool = False) -> Submission:
-    """Find the files of a hand-in: a folder, an archive or a file; with `runs`, also its models.
+def find(parts: Iterable[tuple[str, Path]], runs: bool = False) -> Submission:
+    """Find the files of a hand-in; with `runs`, also its models.
 
-    Raises UserError if there is nothing to check, or an archive is not suitable.
+    Its parts are folders, archives and files; that of a folder has the name "". Raises UserError if
+    there is nothing to check, or an archive is not suitable.
     """
-    return find_in([("" if path.is_dir() else path.name, path.resolve())], runs)
-
-
-def find_in(parts: Iterable[tuple[str, Path]], runs: bool = False) -> Submission:
-    """Find the files of a hand-in that consists of several parts, each with a name and a path."""
 
     def is_wanted(path: str) -> bool:
         is_like = any(like.fullmatch(path.rpartition("/")[2]) for like in LIKE.values())

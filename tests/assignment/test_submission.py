@@ -51,7 +51,7 @@ def found(tmp_path):
             path = tmp_path / "sent" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return submission.find(tmp_path / "sent", **options)
+        return submission.find([("", tmp_path / "sent")], **options)
 
     return found
 
