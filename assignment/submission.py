@@ -41,6 +41,22 @@ class Submission(NamedTuple):
         return next((self.runs[x] for x in sorted(self.runs) if RUN.fullmatch(x)), None)
 
 
+class Candidate:
+    """A text that may be a file of the tasks."""
+
+    def __init__(self, file: str, path: str, text: str):
+        self.path, self.text, name = path, text, path.rpartition("/")[2]
+        functions = sources.functions_in(text)
+        self.written = {x for x in NAMES[file] if functions.get(x)}
+        # Of a notebook or another program, only definitions are used.
+        self.is_script = not LIKE[file].fullmatch(name) or bool(sources.EXPORTED.search(text))
+        place = not path.lower().endswith(file), path.count("/"), name.lower() != Path(file).name
+        copy = COPY.search(name)
+        number = int(copy[1] or 0) if copy else 0
+        # The best one has the least rank.
+        self.rank = self.is_script, -len(self.written), *place, -number, path
+
+
 def find(parts: Iterable[tuple[str, Path]], runs: bool = False) -> Submission:
     """Find the files of a hand-in; with `runs`, also its models.
 
@@ -62,12 +78,12 @@ def find(parts: Iterable[tuple[str, Path]], runs: bool = False) -> Submission:
             texts |= sources.texts_in(name, path.read_bytes())
     files, used = dict[str, str](), list[str]()
     for file in NAMES:
-        if paths := _candidates(file, texts):
-            files[file], read = _combined(file, paths, texts)
+        if candidates := _candidates(file, texts):
+            files[file], read = _combined(file, candidates)
             used += read
-            others = {path for path in paths if texts[path] != texts[paths[0]]} - {*read}
+            others = {x.path for x in candidates if x.text != candidates[0].text} - {*read}
             if others:
-                notes.append(f"{paths[0]} was read, not {', '.join(sorted(others))}.")
+                notes.append(f"{read[0]} was read, not {', '.join(sorted(others))}.")
     if not files:
         raise UserError(" ".join(["There is no utils.py, vae.py or visualize.py.", *notes]))
     helpers = _helpers(files, texts)
@@ -77,46 +93,25 @@ def find(parts: Iterable[tuple[str, Path]], runs: bool = False) -> Submission:
     return Submission(files | helpers, notes, models)
 
 
-def _written(file: str, text: str) -> set[str]:
-    """The functions of the tasks of a file that are written in a text."""
-    functions = sources.functions_in(text)
-    return {name for name in NAMES[file] if functions.get(name)}
-
-
-def _is_script(file: str, path: str, text: str) -> bool:
-    """Whether a text is a notebook or another program, of which only definitions are used."""
-    return not LIKE[file].fullmatch(path.rpartition("/")[2]) or bool(sources.EXPORTED.search(text))
-
-
-def _candidates(file: str, texts: dict[str, str]) -> list[str]:
-    """The paths of texts that may be this file of the tasks, the best one first."""
+def _candidates(file: str, texts: dict[str, str]) -> list[Candidate]:
+    """The texts that may be this file of the tasks, the best one first."""
     definition = re.compile(rf"^[ \t]*(def|class) ({'|'.join(NAMES[file])})\b", re.MULTILINE)
-
-    def is_possible(path: str) -> bool:
-        is_named = path.lower().rpartition("/")[2] == Path(file).name
-        return is_named or bool(definition.search(texts[path]))
-
-    def rank(path: str) -> tuple[object, ...]:
-        text, name = texts[path], path.rpartition("/")[2]
-        copy = COPY.search(name)
-        number = int(copy[1] or 0) if copy else 0
-        place = not path.lower().endswith(file), path.count("/"), name.lower() != Path(file).name
-        written = len(_written(file, text))
-        return _is_script(file, path, text), -written, *place, -number, path
-
-    return sorted(filter(is_possible, texts), key=rank)
+    named = re.compile(rf"(.*/)?{Path(file).name}", re.IGNORECASE)
+    possible = [x for x in texts if named.fullmatch(x) or definition.search(texts[x])]
+    return sorted((Candidate(file, x, texts[x]) for x in possible), key=lambda each: each.rank)
 
 
-def _combined(file: str, paths: list[str], texts: dict[str, str]) -> tuple[str, list[str]]:
+def _combined(file: str, candidates: list[Candidate]) -> tuple[str, list[str]]:
     """The text of a file, and the paths of the best candidate and of the one that completes it."""
-    best, *others = paths
-    if _is_script(file, best, texts[best]):
-        return sources.definitions(texts[best], NAMES[file]), [best]
-    for other in (path for path in others if _is_script(file, path, texts[path])):
-        if new := _written(file, texts[other]) - _written(file, texts[best]):
-            added = sources.definitions(texts[other], NAMES[VAE] if file == VAE else new)
-            return f"{texts[best]}\n\n{added}", [best, other]
-    return texts[best], [best]
+    best, *others = candidates
+    if best.is_script:
+        return sources.definitions(best.text, NAMES[file]), [best.path]
+    for other in others:
+        new = other.written - best.written
+        if other.is_script and new:
+            added = sources.definitions(other.text, NAMES[VAE] if file == VAE else new)
+            return f"{best.text}\n\n{added}", [best.path, other.path]
+    return best.text, [best.path]
 
 
 def _helpers(files: dict[str, str], texts: dict[str, str]) -> dict[str, str]:
