@@ -48,7 +48,7 @@ def entries(folder: Path, ignored: set[Path]) -> tuple[list[Entry], list[str]]:
     parts, late = dict[tuple[str, str], list[tuple[str, Path]]](), set[tuple[str, str]]()
     for child in children:
         match = _match(child.name)
-        groups = match.groupdict() if match else {"name": names.get(child.name, child.name)}
+        groups = match.groupdict() if match else {"name": names.get(child.name) or child.name}
         if match or child.is_dir():
             student = groups["name"], groups.get("id") or ""
             part = "" if child.is_dir() else groups.get("file") or child.name
@@ -73,10 +73,7 @@ def _match(name: str) -> re.Match[str] | None:
 
 def _gradescope_names(metadata: Path) -> dict[str, str]:
     """The students' names for each folder of Gradescope's export."""
-    names, folder = dict[str, str](), ""
-    for line in decode(metadata.read_bytes()).splitlines() if metadata.is_file() else ():
-        if match := re.match(r"(\w+):", line):
-            folder = match[1]
-        elif match := re.match(r"\s+(?:- )?:name: *['\"]?(.*?)['\"]?$", line):
-            names[folder] = f"{names[folder]} and {match[1]}" if folder in names else match[1]
-    return names
+    text = decode(metadata.read_bytes()) if metadata.is_file() else ""
+    blocks = re.findall(r"^(\w+):\n((?:[ -].*\n)+)", text, re.MULTILINE)
+    name = re.compile(r"^[ -]+:name: *['\"]?(.*?)['\"]?$", re.MULTILINE)
+    return {folder: " and ".join(name.findall(block)) for folder, block in blocks}
