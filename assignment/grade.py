@@ -94,8 +94,7 @@ def grade_class(folder: Path, out: Path, tasks: list[Task], jobs: int) -> int:
         known = json.loads((out / RECORDS).read_bytes())
         earlier = {x.student: Record(**known[x.student]) for x in found if x.student in known}
     # Another version of the check may decide otherwise.
-    files = sorted(each for each in (ROOT / "assignment").glob("*.*") if each.name != "README.md")
-    version = repr([file.read_bytes() for file in files])
+    version = repr([file.read_bytes() for file in sorted((ROOT / "assignment").glob("*.*"))])
     graded = dict[str, Record]()
     pool = ThreadPoolExecutor(jobs)  # Each thread waits for a process that runs students' files.
     waiting = {pool.submit(grade_one, x, tasks, version, earlier): x.student for x in found}
