@@ -131,10 +131,8 @@ def main(argv: list[str] | None = None) -> int:
                     archive.extractall(temporary)
                 folder, out = Path(temporary), args.out or folder.with_suffix("")
             return grade_class(folder, out, tasks, args.jobs)
-    except BadZipFile as error:
-        parser.error(f"argument SUBMISSIONS: {folder}: {error}")
-    except (UserError, OSError) as error:
-        parser.error(str(explain(error)))
+    except (UserError, OSError, BadZipFile) as error:
+        parser.error(explain(error) or f"argument SUBMISSIONS: {folder}: {error}")
 
 
 if __name__ == "__main__":
