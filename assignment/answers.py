@@ -5,7 +5,7 @@ key of a quantity says what it is; a quantity without numbers is a fact, such as
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -48,7 +48,7 @@ class Mistake(NamedTuple):
     function: str
     parts: Answers
 
-    def is_possible(self, called: set[str], passed: set[str], failed: set[str]) -> bool:
+    def is_possible(self, called: Set[str], passed: Set[str], failed: Set[str]) -> bool:
         """Whether a solution can have this mistake, given the functions that it calls."""
         mentioned = {task.name for task in TASKS if task.name in self.sentence}
         # If two functions are wrong, NIWAE does not show which mistake is whose. A wrong kl_normal

@@ -8,8 +8,8 @@ from torch import Tensor
 from assignment.answers import GRADIENT, SHOWN, Answers, Part, Quantity, average, exact
 from assignment.inputs import Inputs
 from assignment.pictures import describe_pictures
-from assignment.probe import ARGUMENTS, CALLS, DIFFERENTIABLE, IMAGES, RESULTS, SAMPLES, Record
-from assignment.samples import NOISE, arrived, noise_of, prior_latents
+from assignment.probe import ARGUMENTS, DIFFERENTIABLE, IMAGES, RESULTS, SAMPLES, Record
+from assignment.samples import NOISE, PRIOR, arrived, noise_of, prior_latents
 
 LATENTS = "latents for each image"
 FACTORS = (1, 0, -1, 0.5, 2, 0.1, 4, 10, 0.01, 0.001)
@@ -27,9 +27,9 @@ def describe(task: str, inputs: Inputs, record: Record) -> Answers:
     if task in ARGUMENTS:
         return describe_function(task, inputs, record)
     if task == "sample_x":
-        return {"result": sampled_pixels(inputs, record), "z": prior_latents(record)}
+        return {"result": sampled_pixels(inputs, record), PRIOR: prior_latents(record)}
     if task == "visualize_samples":
-        return {"picture": describe_pictures(inputs, record), "z": prior_latents(record)}
+        return {"picture": describe_pictures(inputs, record), PRIOR: prior_latents(record)}
     return describe_bound(task, inputs, record)
 
 
@@ -57,10 +57,11 @@ def describe_sample_gaussian(inputs: Inputs, record: Record) -> Answers:
     if "gradient of z at m" not in record:
         return {"result": value("z", record, m.shape)}
     z = record["z"]
-    part = noise_of(z.flatten(0, 1), m, v, NOISE, 2) | changed(record)
+    answers = {"z": noise_of(z.flatten(0, 1), m, v, NOISE, 2), PRIOR: prior_latents(record)}
+    answers |= {"calls": changed(record), f"{GRADIENT}z": arrived(record, z[1], m, v)}
     if torch.equal(*z):
-        part["both calls return the same samples"] = Quantity()
-    return {"z": part, f"{GRADIENT}z": arrived(record, z[1], m, v)}
+        answers["calls"]["both calls return the same samples"] = Quantity()
+    return answers | in_bound(record)
 
 
 def describe_function(task: str, inputs: Inputs, record: Record) -> Answers:
@@ -70,7 +71,12 @@ def describe_function(task: str, inputs: Inputs, record: Record) -> Answers:
     answers[f"{GRADIENT}result"] = {x: exact(record[f"{GRADIENT}result {x}"]) for x in places}
     each = record.get("dimensions")
     answers[SHOWN] = {"each dimension": exact(each)} if isinstance(each, Tensor) else {}
-    return answers
+    return answers | in_bound(record)
+
+
+def in_bound(record: Record) -> Answers:
+    """The parts of a bound that the function makes alone."""
+    return {name: {name: exact(record[name])} for name in ("KL", "REC") if name in record}
 
 
 def sampled_pixels(inputs: Inputs, record: Record) -> Part:
@@ -167,20 +173,3 @@ def gradients_of_bound(record: Record, m: Tensor, v: Tensor) -> Answers:
     of_rec["at z, for each image"] = average(at_z * last)
     of_nelbo = {f"at {key}, by that of KL + REC": exact(each) for key, each in shares.items()}
     return {f"{GRADIENT}KL": of_kl, f"{GRADIENT}REC": of_rec, f"{GRADIENT}NELBO": of_nelbo}
-
-
-def describe_own(inputs: Inputs, record: Record) -> dict[str, Answers]:
-    """The parts that the student's functions of utils.py give for a task's inputs, by function."""
-    if "own prior z" in record:
-        return {"z": {"sample_gaussian": prior_latents({"z": record["own prior z"]})}}
-    if "own z" not in record:
-        return {}
-    names = "KL", "KL after sampling", "REC"
-    kl, later, rec = (exact(record[f"own {name}"].double().mean()) for name in names)
-    of_kl = {"kl_normal": {"KL": kl}}
-    if later != kl:
-        of_kl["sample_gaussian"] = {"KL": later}
-    calls = CALLS["negative_elbo_bound"]
-    z = noise_of(record["own z"], inputs["m"], inputs["v"], NOISE, calls)
-    of_rec = {"log_bernoulli_with_logits": {"REC": rec}}
-    return {"KL": of_kl, "REC": of_rec, "z": {"sample_gaussian": z}}

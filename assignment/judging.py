@@ -4,13 +4,12 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from assignment import FILES, ROOT, VAE, VISUALIZE, Task, answers
 from assignment.answers import GRADIENT, Answers, Mistake
-from assignment.describe import describe, describe_own
+from assignment.describe import describe
 from assignment.inputs import ask
 from assignment.probe import Record
 from assignment.process import answer_of, project
@@ -29,7 +28,6 @@ PARTS = {
     "negative_elbo_bound": {"KL": 2, "REC": 2, "NELBO": 1, "gradients": 1},
     "negative_iwae_bound": {"NIWAE": 3, "KL": 1, "REC": 1},
 }
-USES = {"KL": "kl_normal", "REC": "log_bernoulli_with_logits", "z": "sample_gaussian"}
 
 
 def grade(
@@ -43,7 +41,7 @@ def grade(
     The task "train" needs the file of a run's model. The whole check has a limit of some seconds.
     """
     end, hanging = time.monotonic() + seconds, ""
-    passed, failed = set[str](), set[str]()
+    passed, failed = set[str](), dict[str, Answers]()
     with project(submission, any(task.file == VISUALIZE for task in tasks)) as folder:
         (folder / MODEL).write_bytes(run or b"")
         for task in sorted(tasks, key=lambda task: FILES.index(task.file or VAE)):
@@ -65,8 +63,12 @@ def grade(
                 record = again(SEED)
                 failure = str(record.get("failure", ""))
                 hanging = failure if failure.endswith(AT_IMPORT) else ""
-            result = judge(task, record, again, passed, failed)
-            (passed if result.points == task.points else failed).add(task.name)
+            found = described(task, SEED, record)
+            result = judge(task, record, found, again, passed, failed)
+            if result.points == task.points:
+                passed.add(task.name)
+            else:
+                failed[task.name] = found
             yield result
 
 
@@ -78,37 +80,46 @@ def measure(path: Path) -> Record:
         return {"failure": str(error).replace(f"{path.parent}{os.sep}", "")}
 
 
+def described(task: Task, seed: int, record: Record) -> Answers:
+    """The answer in a record to the inputs of a seed, empty if there is none of the right form."""
+    try:
+        return describe(task.name, ask(task.name, seed), record)
+    except Exception:  # A student's process may send anything.
+        return {}
+
+
 def judge(
-    task: Task, record: Record, again: Callable[[int], Record], passed: set[str], failed: set[str]
+    task: Task,
+    record: Record,
+    found: Answers,
+    again: Callable[[int], Record],
+    passed: set[str],
+    failed: dict[str, Answers],
 ) -> Result:
     """Compare the answer of a student's function with the right one.
 
-    `again` asks it for its answer to the inputs of a seed. Earlier tasks have passed if they got
-    all points; the others have failed.
+    `again` asks it for a record with the inputs of a seed. Earlier tasks have passed if they got
+    all points; the others have failed, with these answers.
     """
     if "failure" in record:
         return Result(task, 0, [str(record["failure"])])
-    inputs, right = ask(task.name, SEED), answers.right_answers(task.name, SEED)
-    try:
-        found, own = describe(task.name, inputs, record), describe_own(inputs, record)
-        called = {*str(record.get("called", "")).split(), task.name}
-        wrong = answers.wrong_parts(found, right)
-        if not wrong:
-            notes = [str(record["note"])] if record.get("note") else []
-            return Result(task, task.points, ["everything is right", *notes, *remarks(task, found)])
-    except Exception:  # A student's process may send anything.
+    if not found:
         return Result(task, 0, ["its process sent an answer of a wrong form"])
+    right = answers.right_answers(task.name, SEED)
+    wrong = answers.wrong_parts(found, right)
+    if not wrong:
+        notes = [str(record["note"])] if record.get("note") else []
+        return Result(task, task.points, ["everything is right", *notes, *remarks(task, found)])
+    called = {*str(record.get("called", "")).split(), task.name}
     called |= {"sample_gaussian", "sample_x"} if task.file == VISUALIZE else set()
     same = record if SEED == 0 or not task.file else again(0)
-    answer: Answers = {}
-    with suppress(Exception):  # There may be no such answer.
-        answer = describe(task.name, ask(task.name, 0), same)
-    known, ours = answers.known_mistakes(task.name), answers.right_answers(task.name, 0)
-    possible = [mistake for mistake in known if mistake.is_possible(called, passed, failed)]
+    answer, ours = described(task, 0, same), answers.right_answers(task.name, 0)
+    known = answers.known_mistakes(task.name)
+    possible = [mistake for mistake in known if mistake.is_possible(called, passed, failed.keys())]
     told, unexplained = answers.explain(task.name, answer, ours, possible)
     unexplained = unexplained if told else {*wrong}
-    sources = failed & called
-    makers = {part: makers_of(part, found, own.get(part, {}), told, sources) for part in wrong}
+    sources = {name: failed[name] for name in failed.keys() & called}
+    makers = {part: makers_of(part, found, told, sources) for part in wrong}
     wrong = {part: keys for part, keys in wrong.items() if not makers[part]}
     lines = [x.sentence for x in told if any(not makers.get(part) for part in x.parts)]
     for part in sorted(part for part in makers if makers[part]):
@@ -116,27 +127,25 @@ def judge(
         lines.append(f"{part} is wrong only because of {names}, and costs nothing here")
     if rest := sorted(unexplained & wrong.keys()):
         lines.append(f"no known mistake explains the {' and the '.join(rest)}")
-        if "NIWAE" in rest and (others := sorted(sources - {"kl_normal"})):
+        if "NIWAE" in rest and (others := sorted(sources.keys() - {"kl_normal"})):
             lines.append(f"it calls {' and '.join(others)}: correct that first")
     lines += compared(task, found, right, wrong)
     return Result(task, score(task, wrong), lines)
 
 
 def makers_of(
-    part: str, found: Answers, own: Answers, told: list[Mistake], sources: set[str]
+    part: str, found: Answers, told: list[Mistake], sources: dict[str, Answers]
 ) -> set[str]:
-    """Functions (of sources) that alone make a part wrong, and that lost points for it already.
+    """Functions that alone make a part wrong, and that lost points for it already.
 
-    The student's functions of utils.py have answers of their own to the task's inputs.
+    `sources` are the wrong functions that the task's function calls, with their own answers.
     """
-    sent = found.get(part, {})
-    for name in own.keys() & sources:
-        if not own[name].keys() & {*answers.differing(sent, own[name])}:
+    for name, own in sources.items():
+        is_gradient = part.startswith(GRADIENT) and part.removeprefix(GRADIENT) in own
+        if is_gradient or (part in own and not answers.differing(own[part], found.get(part, {}))):
             return {name}
-    if part.startswith(GRADIENT):
-        return {USES.get(part.removeprefix(GRADIENT), "")} & sources
     makers = {mistake.function for mistake in told if part in mistake.parts}
-    return makers if makers <= sources else set()
+    return makers if makers <= sources.keys() else set()
 
 
 def score(task: Task, wrong: Iterable[str]) -> int:

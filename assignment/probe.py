@@ -37,26 +37,29 @@ def probe(task: str, get: Callable[..., Any], x: Inputs) -> Record:
     enc, dec = Encoder(x), Decoder(x, varies=task == "negative_iwae_bound")
     get = partial(get, enc, dec)
     if task == "sample_gaussian":
-        return probe_sample_gaussian(get(task), enc)
+        return probe_sample_gaussian(get, enc)
     if task in ARGUMENTS:
         return probe_function(get(task), task, x)
     if task == "sample_x":
-        return collect("result", [get(task)(IMAGES), get(task)(IMAGES)]) | latents(dec)
+        return collect("result", [get(task)(IMAGES), get(task)(IMAGES)]) | prior_latents(dec)
     if task == "visualize_samples":
         return probe_pictures(get(task), dec, x)
     return probe_bound(task, get(task), enc, dec)
 
 
-def probe_sample_gaussian(function: Callable[[Tensor, Tensor], Any], enc: Encoder) -> Record:
-    """Two samples of many posteriors, and the gradients of the second one."""
-    record, samples = Record(), list[Any]()
+def probe_sample_gaussian(get: Callable[[str], Callable[..., Any]], enc: Encoder) -> Record:
+    """Two samples of many posteriors, the gradients of the second one, and samples of the prior."""
+    function, record, samples = get("sample_gaussian"), Record(), list[Any]()
     for _ in range(2):
         arguments = [1 * p.repeat(COPIES["sample_gaussian"], 1) for p in (enc.m, enc.v)]
         before = [each.detach().clone() for each in arguments]
         samples.append(function(*arguments))
         if not all(map(torch.equal, before, arguments)):
             record["changed"] = "m or v"
+            with suppress(Exception):  # The KL of a bound may change with them.
+                record |= kl_in_bound(get("kl_normal"), *arguments)
     record |= collect("z", samples)
+    record |= collect("z of the prior", [function(torch.zeros(5_000, 10), torch.ones(5_000, 10))])
     if isinstance(z := samples[1], Tensor) and z.shape == before[0].shape:
         record |= gradients_of_latents(z, enc)
     return record
@@ -78,7 +81,12 @@ def probe_function(function: Callable[..., Any], task: str, x: Inputs) -> Record
     record = collect("result", [result])
     if not all(map(torch.equal, arguments, leaves.values())):
         record["changed"] = "an argument"
-    with suppress(Exception):  # These numbers are only shown.
+    with suppress(Exception):  # The result may be anything.
+        # The functions of utils.py make these parts of a bound.
+        if task == "kl_normal":
+            record |= kl_in_bound(function, x["m"], x["v"])
+        if task == "log_bernoulli_with_logits":
+            record["REC"] = -function(x["x"], x["logits"].expand_as(x["x"])).mean().detach()
         dimensions = zip(*(x.detach().split(1, -1) for x in leaves.values()), strict=True)
         each = torch.stack([function(*(x.clone() for x in columns)) for columns in dimensions], -1)
         record["dimensions"] = each.detach()
@@ -86,6 +94,12 @@ def probe_function(function: Callable[..., Any], task: str, x: Inputs) -> Record
         total = result.sum() if isinstance(result, Tensor) else None
         record[f"gradient of result at {key}"] = gradients(total, [leaves[key]])[0]
     return record
+
+
+def kl_in_bound(kl_normal: Callable[..., Tensor], m: Tensor, v: Tensor) -> Record:
+    """The KL from the prior, averaged as in a bound."""
+    posterior, prior = (1 * m, 1 * v), (0 * m, 0 * v + 1)
+    return {"KL": kl_normal(*posterior, *prior).mean().detach()}
 
 
 def probe_bound(task: str, function: Callable[..., Any], enc: Encoder, dec: Decoder) -> Record:
@@ -123,44 +137,19 @@ def probe_bound(task: str, function: Callable[..., Any], enc: Encoder, dec: Deco
     return record
 
 
-def own_parts(task: str, get: Callable[..., Any], x: Inputs) -> Record:
-    """The results of the functions in utils.py for a task's inputs.
-
-    They show whether a part of its answer is wrong only because of utils.py.
-    """
-    record: Record = {}
-    enc, dec = Encoder(x), Decoder(x, varies=False)
-    with suppress(Exception), torch.no_grad():
-        sample = get(enc, dec, "sample_gaussian")
-        if task in ("sample_x", "visualize_samples"):
-            record["own prior z"] = sample(torch.zeros(200, 10), torch.ones(200, 10))
-        if task != "negative_elbo_bound":
-            return record
-        images = enc.images.repeat(COPIES[task], 1)
-        logits = dec.logits.expand_as(images)
-        record["own REC"] = -get(enc, dec, "log_bernoulli_with_logits")(images, logits)
-        m, v = enc.encode(images)
-        arguments = m, v, torch.zeros_like(m), torch.ones_like(v)
-        record["own KL"] = get(enc, dec, "kl_normal")(*arguments)
-        sample(m, v)  # It may change v, and the KL with it.
-        record["own KL after sampling"] = get(enc, dec, "kl_normal")(*arguments)
-        record["own z"] = torch.cat([sample(*enc.encode(images)) for _ in range(CALLS[task])])
-    return record
-
-
 def probe_pictures(draw: Callable[[], Tensor], dec: Decoder, x: Inputs) -> Record:
     """Two pictures, and the latents of the first. The second one may repeat them after a seed."""
     dec.logits = x["constant logits"]
     record: Record = {"constant": draw()}
     dec.calls.clear()
     dec.logits = x["random logits"]
-    return record | {"random": draw()} | latents(dec)
+    return record | {"random": draw()} | prior_latents(dec)
 
 
-def latents(dec: Decoder) -> Record:
+def prior_latents(dec: Decoder) -> Record:
     """All latents that were decoded, if any."""
     z = [value.detach().reshape(-1, value.shape[-1]) for value, _ in dec.calls]
-    return {"z": torch.cat(z)} if z else {}
+    return {"z of the prior": torch.cat(z)} if z else {}
 
 
 def gradients(result: Any, leaves: list[Tensor]) -> list[Tensor]:

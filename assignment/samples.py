@@ -7,6 +7,7 @@ from assignment.answers import Part, Quantity, average, exact
 from assignment.probe import Record
 
 NOISE = "the noise in z"
+PRIOR = "z of the prior"
 
 
 def noise_of(x: Tensor, m: Tensor, v: Tensor, name: str, calls: int = 1) -> Part:
@@ -20,13 +21,15 @@ def noise_of(x: Tensor, m: Tensor, v: Tensor, name: str, calls: int = 1) -> Part
         return {"there are fewer z than images": Quantity()}
     noise = (x.double()[: len(x) // size * size].view(-1, *m.shape) - m) / v.sqrt()
     batches = noise.view(calls, -1, m.shape[1])
-    is_new = calls == 1 or not torch.equal(batches[0], batches[1])
-    if is_new and (batches.amax(1) - batches.amin(1)).max() < 1e-3:
+    if calls > 1 and torch.equal(batches[0], batches[1]):
+        batches = batches[:1]  # What is repeated says nothing new.
+    elif (batches.amax(1) - batches.amin(1)).max() < 1e-3:
         part = {f"{name} is the same for all images": Quantity()}
         same = (batches[..., 0] - batches[..., -1]).abs().max() < 1e-3
         return part | ({f"{name} is the same for all dimensions": Quantity()} if same else {})
+    noise = batches.reshape(-1, *m.shape)
     centred = noise - noise.mean(0)
-    batches = centred.view(calls, -1, m.shape[1])
+    batches = centred.view(len(batches), -1, m.shape[1])
     half = (batches.shape[1] + 1) // 2
     return {
         f"mean of {name}": average(noise),
@@ -47,7 +50,7 @@ def correlation(where: str, a: Tensor, b: Tensor) -> Part:
 
 def prior_latents(record: Record) -> Part:
     """The noise of latents of the prior; of a few it says little."""
-    z = record.get("z", torch.zeros(0, 1))
+    z = record.get(PRIOR, torch.zeros(0, 1)).flatten(0, -2)
     if len(z) < 100:
         return {f"{len(z)} z are decoded": Quantity()}
     return noise_of(z, torch.zeros(1, z.shape[1]), torch.ones(1, z.shape[1]), "z")
