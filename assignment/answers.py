@@ -108,13 +108,16 @@ def differing(found: Part, expected: Part) -> list[str]:
 
 
 def wrong_parts(found: Answers, right: Answers) -> dict[str, list[str]]:
-    """The parts that differ, with the keys that do. Gradients of wrong values do not count."""
+    """The parts that differ, with the keys that do.
+
+    The name of a gradient has those of the values that it belongs to. If any of these is wrong, it
+    does not count.
+    """
     wrong = dict[str, list[str]]()
     for name in dict.fromkeys([*right, *found]):  # A value comes before its gradients.
         keys = differing(found.get(name, {}), right.get(name, {}))
-        value = name.removeprefix(GRADIENT)
-        is_undefined = value != name and (value in wrong or name not in found)
-        if keys and name != SHOWN and not is_undefined:
+        is_undefined = wrong.keys() & {*name.split()} or name not in found
+        if keys and name != SHOWN and not (name.startswith(GRADIENT) and is_undefined):
             wrong[name] = keys
     return wrong
 

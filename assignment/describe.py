@@ -128,7 +128,7 @@ def describe_bound(task: str, inputs: Inputs, record: Record) -> Answers:
     m, v = inputs["m"], inputs["v"]
     answers["z"] = noise_of(record["z"], m, v, NOISE, calls)
     answers[f"{GRADIENT}z"] = arrived(record, record["last z"], m, v)
-    return answers | gradients_of_bound(record, m.double(), v.double())
+    return answers | gradients_of_bound(record, m)
 
 
 def combination(nelbo: Tensor, kl: Tensor, rec: Tensor) -> Part:
@@ -147,29 +147,12 @@ def by_samples(name: str, values: Tensor) -> Part:
     return {key: Quantity(values.mean(0).tolist(), [error] * len(SAMPLES))}
 
 
-def gradients_of_bound(record: Record, m: Tensor, v: Tensor) -> Answers:
-    """The gradients of the parts of the ELBO, except those through z."""
-    at = {
-        name: {key: record[f"{GRADIENT}{name} at {key}"].double() for key in ("m", "v", "decoder")}
-        for name in RESULTS["negative_elbo_bound"]
+def gradients_of_bound(record: Record, m: Tensor) -> Answers:
+    """The gradients of NELBO: those of the KL are at m and v, those of REC at the decoder and z."""
+    at = {key: exact(record[f"gradient at {key}"]) for key in ("m", "v", "decoder")}
+    rows = len(record["last z"]) // len(m) * len(m)
+    at_z = average(rows * record["gradient at z"][:rows].view(-1, *m.shape))
+    return {
+        f"{GRADIENT}KL in NELBO": {"at m": at["m"], "at v": at["v"]},
+        f"{GRADIENT}REC in NELBO": {"at the decoder": at["decoder"], "at z, for each image": at_z},
     }
-    last = len(record["last z"]) // len(m) * len(m)
-    z, at_z = (record[x].double()[:last].view(-1, *m.shape) for x in ("last z", "gradient at z"))
-    through_z = {"m": at_z.sum(0), "v": (at_z * (z - m) / (2 * v)).sum(0)}
-    # A result that is returned without its gradient may still be right: NELBO's is used then.
-    rest = through_z | {"decoder": at["NELBO"]["decoder"]}
-    for name in ("KL", "REC"):
-        if not any(each.any() for each in at[name].values()):
-            at[name] = {key: at["NELBO"][key] - each for key, each in rest.items()}
-        rest = at["KL"]
-    shares = {}
-    for key in ("m", "decoder"):
-        nelbo, kl, rec = (at[name][key] for name in RESULTS["negative_elbo_bound"])
-        # Where the other two cancel, only rounding is left of their sum.
-        is_sum = (nelbo - (kl + rec)).abs() <= 1e-5 * (kl.abs() + rec.abs())
-        shares[key] = torch.where(is_sum, 1.0, nelbo / (kl + rec))
-    of_kl = {f"at {key}": exact(at["KL"][key]) for key in ("m", "v")}
-    of_rec = {"at the decoder": exact(at["REC"]["decoder"])}
-    of_rec["at z, for each image"] = average(at_z * last)
-    of_nelbo = {f"at {key}, by that of KL + REC": exact(each) for key, each in shares.items()}
-    return {f"{GRADIENT}KL": of_kl, f"{GRADIENT}REC": of_rec, f"{GRADIENT}NELBO": of_nelbo}

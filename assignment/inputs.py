@@ -119,12 +119,12 @@ class Decoder(nn.Module):
         self.shift = torch.zeros((), requires_grad=True)
 
     def decode(self, z: Tensor) -> Tensor:
-        """The logits. In the ELBO they have a gradient, but do not vary with z."""
+        """The logits. In the ELBO they do not vary with z; the leaf has their gradient."""
         leaf = torch.zeros_like(z, requires_grad=True)
         self.calls.append((z, leaf))
         if self.slopes is None:
             return self.logits.expand(*z.shape[:-1], 784) + 0 * z[..., :1]
-        change = z + leaf if self.varies else z + leaf - z.detach()
+        change = z + leaf if self.varies else leaf
         return self.logits + self.shift + change @ self.slopes
 
     net = forward = decode

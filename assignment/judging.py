@@ -141,7 +141,7 @@ def makers_of(
     `sources` are the wrong functions that the task's function calls, with their own answers.
     """
     for name, own in sources.items():
-        is_gradient = part.startswith(GRADIENT) and part.removeprefix(GRADIENT) in own
+        is_gradient = part.startswith(GRADIENT) and own.keys() & {*part.split()}
         if is_gradient or (part in own and not answers.differing(own[part], found.get(part, {}))):
             return {name}
     makers = {mistake.function for mistake in told if part in mistake.parts}

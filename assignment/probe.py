@@ -124,16 +124,13 @@ def probe_bound(task: str, function: Callable[..., Any], enc: Encoder, dec: Deco
     record: Record = {"latents": torch.tensor(counts)}
     for name, values in zip(RESULTS[task], zip(*results, strict=True), strict=True):
         record |= collect(name, [*values])
-        found = gradients(values[-1], [enc.m, enc.v, dec.shift])
-        for key, each in zip(("m", "v", "decoder"), found, strict=True):
-            record[f"gradient of {name} at {key}"] = each
     if used:
         last = torch.cat([each.reshape(-1, 2) for each, _ in used])
         record |= {"z": torch.cat(z), "last z": last.detach(), **gradients_of_latents(last, enc)}
-        for result in (results[-1][0], results[-1][2]):  # REC's gradient, NELBO's if it has none
-            at_z = torch.cat([x.reshape(-1, 2) for x in gradients(result, [y for _, y in used])])
-            if at_z.any() or "gradient at z" not in record:
-                record["gradient at z"] = at_z
+        leaves = [enc.m, enc.v, dec.shift, *(leaf for _, leaf in used)]
+        at_m, at_v, at_decoder, *at_z = gradients(results[-1][0], leaves)
+        record |= {"gradient at m": at_m, "gradient at v": at_v, "gradient at decoder": at_decoder}
+        record["gradient at z"] = torch.cat([each.reshape(-1, 2) for each in at_z])
     return record
 
 
