@@ -9,7 +9,7 @@ from assignment.answers import GRADIENT, SHOWN, Answers, Part, Quantity, average
 from assignment.inputs import Inputs
 from assignment.pictures import describe_pictures
 from assignment.probe import ARGUMENTS, DIFFERENTIABLE, IMAGES, RESULTS, SAMPLES, Record
-from assignment.samples import NOISE, PRIOR, arrived, noise_of, prior_latents
+from assignment.samples import PRIOR, arrived, noise_of, prior_latents
 
 LATENTS = "latents for each image"
 FACTORS = (1, 0, -1, 0.5, 2, 0.1, 4, 10, 0.01, 0.001)
@@ -57,7 +57,7 @@ def describe_sample_gaussian(inputs: Inputs, record: Record) -> Answers:
     if "gradient of z at m" not in record:
         return {"result": value("z", record, m.shape)}
     z = record["z"]
-    answers = {"z": noise_of(z.flatten(0, 1), m, v, NOISE, 2), PRIOR: prior_latents(record)}
+    answers = {"z": noise_of(z.flatten(0, 1), m, v, 2), PRIOR: prior_latents(record)}
     answers |= {"calls": changed(record), f"{GRADIENT}z": arrived(record, z[1], m, v)}
     if torch.equal(*z):
         answers["calls"]["both calls return the same samples"] = Quantity()
@@ -85,21 +85,9 @@ def sampled_pixels(inputs: Inputs, record: Record) -> Part:
     if x.shape[1:] != (IMAGES, 784):
         return value("result", record, (IMAGES, 784))
     other = ((x != 0) & (x != 1)).double().mean().item()
-    part = {"share of values other than 0 and 1": exact(round(other, 2))}
-    p = inputs["logits"].sigmoid().double()
-    noise = (x.flatten(0, 1) - p) / (p * (1 - p)).sqrt()
-    for what, x in (("mean", noise), ("variance", noise.square())):
-        both = [average(x.mean(i)[:, None]) for i in (0, 1)]  # over the images, and over the pixels
-        key = f"{what} of the noise in x"
-        part[key] = max(both, key=lambda each: each.errors[0])
-    means = noise.mean(0), noise.mean(1)
-    # The variance of means of n independent noises is 1 / n.
-    ratios = [x.square().mean().item() * noise.numel() / len(x) for x in means]
-    for i, whose in enumerate(("different images", "an image")):
-        # If the pixels of the other axis share noise, fewer of these means are independent.
-        error = max(2 * (max(1, ratios[1 - i]) / len(means[i])) ** 0.5, 0.3 * ratios[i])
-        part[f"dependence of the pixels of {whose}"] = Quantity([round(ratios[i], 3)], [error])
-    return part
+    p = inputs["logits"].sigmoid().double()[None]
+    noise = noise_of(x.flatten(0, 1), p, p * (1 - p), len(x), "the noise in x")
+    return {"share of values other than 0 and 1": exact(round(other, 2))} | noise
 
 
 def describe_bound(task: str, inputs: Inputs, record: Record) -> Answers:
@@ -126,7 +114,7 @@ def describe_bound(task: str, inputs: Inputs, record: Record) -> Answers:
     if not isinstance(record.get("z"), Tensor):
         return answers | {"z": {"no z is decoded": Quantity()}}
     m, v = inputs["m"], inputs["v"]
-    answers["z"] = noise_of(record["z"], m, v, NOISE, calls)
+    answers["z"] = noise_of(record["z"], m, v, calls)
     answers[f"{GRADIENT}z"] = arrived(record, record["last z"], m, v)
     return answers | gradients_of_bound(record, m)
 
