@@ -8,8 +8,8 @@ from torch import Tensor
 from assignment.answers import GRADIENT, SHOWN, Answers, Part, Quantity, average, exact
 from assignment.inputs import Inputs
 from assignment.pictures import describe_pictures
-from assignment.probe import ARGUMENTS, DIFFERENTIABLE, IMAGES, RESULTS, SAMPLES, Record
-from assignment.samples import PRIOR, arrived, noise_of, prior_latents
+from assignment.probe import ARGUMENTS, IMAGES, RESULTS, SAMPLES, Record
+from assignment.samples import PRIOR, noise_of, prior_latents
 
 LATENTS = "latents for each image"
 FACTORS = (1, 0, -1, 0.5, 2, 0.1, 4, 10, 0.01, 0.001)
@@ -25,7 +25,7 @@ def describe(task: str, inputs: Inputs, record: Record) -> Answers:
     if task == "sample_gaussian":
         return describe_sample_gaussian(inputs, record)
     if task in ARGUMENTS:
-        return describe_function(task, inputs, record)
+        return describe_function(record)
     if task == "sample_x":
         return {"result": sampled_pixels(inputs, record), PRIOR: prior_latents(record)}
     if task == "visualize_samples":
@@ -46,37 +46,48 @@ def value(name: str, record: Record, shape: tuple[int, ...] = ()) -> Part:
     return part
 
 
-def changed(record: Record) -> Part:
-    """Whether the function changed its arguments."""
-    return {f"{record['changed']} is changed in place": Quantity()} if "changed" in record else {}
-
-
 def describe_sample_gaussian(inputs: Inputs, record: Record) -> Answers:
     """Samples of two calls, and the gradients of the second one."""
     m, v = inputs["m"], inputs["v"]
-    if "gradient of z at m" not in record:
+    if f"{GRADIENT}z at m, a share" not in record:
         return {"result": value("z", record, m.shape)}
     z = record["z"]
     answers = {"z": noise_of(z.flatten(0, 1), m, v, 2), PRIOR: prior_latents(record)}
-    answers |= {"calls": changed(record), f"{GRADIENT}z": arrived(record, z[1], m, v)}
     if torch.equal(*z):
-        answers["calls"]["both calls return the same samples"] = Quantity()
-    return answers | in_bound(record)
+        answers["calls"] = {"both calls return the same samples": Quantity()}
+    return answers | parts_of_any_function(record)
 
 
-def describe_function(task: str, inputs: Inputs, record: Record) -> Answers:
-    """The result of a function without chance, its gradients, and the numbers of each dimension."""
-    answers = {"result": value("result", record, (3,)) | changed(record)}
-    places = [f"at {key}" for key in DIFFERENTIABLE if key in ARGUMENTS[task]]
-    answers[f"{GRADIENT}result"] = {x: exact(record[f"{GRADIENT}result {x}"]) for x in places}
+def describe_function(record: Record) -> Answers:
+    """The result of a function without chance, and the numbers of each dimension."""
+    answers = {"result": value("result", record, (3,))}
     each = record.get("dimensions")
     answers[SHOWN] = {"each dimension": exact(each)} if isinstance(each, Tensor) else {}
-    return answers | in_bound(record)
+    return answers | parts_of_any_function(record)
 
 
-def in_bound(record: Record) -> Answers:
-    """The parts of a bound that the function makes alone."""
-    return {name: {name: exact(record[name])} for name in ("KL", "REC") if name in record}
+def parts_of_any_function(record: Record) -> Answers:
+    """The parts of a bound that a function makes alone, and its gradients."""
+    answers = {
+        name: {name: exact(record[name])}
+        for name in RESULTS["negative_elbo_bound"]
+        if name in record
+    }
+    if "changed" in record:
+        answers["arguments"] = {f"{record['changed']} is changed in place": Quantity()}
+    return answers | gradients_in(record)
+
+
+def gradients_in(record: Record) -> Answers:
+    """A part for each value that has gradients, and in it where they are."""
+    answers: Answers = {}
+    for key in record:
+        if key.startswith(GRADIENT):
+            part, _, place = key.partition(" at ")
+            x = record[key]
+            # At the z of a bound, each copy of an image has its own.
+            answers.setdefault(part, {})[f"at {place}"] = average(x) if x.dim() > 2 else exact(x)
+    return answers
 
 
 def sampled_pixels(inputs: Inputs, record: Record) -> Part:
@@ -111,12 +122,10 @@ def describe_bound(task: str, inputs: Inputs, record: Record) -> Answers:
     if are_scalars:
         del answers["NELBO"]["NELBO"]
         answers["NELBO"] |= combination(*sent.values())
-    if not isinstance(record.get("z"), Tensor):
+    if "z" not in record:
         return answers | {"z": {"no z is decoded": Quantity()}}
-    m, v = inputs["m"], inputs["v"]
-    answers["z"] = noise_of(record["z"], m, v, calls)
-    answers[f"{GRADIENT}z"] = arrived(record, record["last z"], m, v)
-    return answers | gradients_of_bound(record, m)
+    answers["z"] = noise_of(record["z"], inputs["m"], inputs["v"], calls)
+    return answers | gradients_in(record)
 
 
 def combination(nelbo: Tensor, kl: Tensor, rec: Tensor) -> Part:
@@ -133,14 +142,3 @@ def by_samples(name: str, values: Tensor) -> Part:
     error = (values.var(0).mean() / len(values)).sqrt().item() + 0.02 * (name == "KL")
     key = f"{name} with {', '.join(map(str, SAMPLES))} samples"
     return {key: Quantity(values.mean(0).tolist(), [error] * len(SAMPLES))}
-
-
-def gradients_of_bound(record: Record, m: Tensor) -> Answers:
-    """The gradients of NELBO: those of the KL are at m and v, those of REC at the decoder and z."""
-    at = {key: exact(record[f"gradient at {key}"]) for key in ("m", "v", "decoder")}
-    rows = len(record["last z"]) // len(m) * len(m)
-    at_z = average(rows * record["gradient at z"][:rows].view(-1, *m.shape))
-    return {
-        f"{GRADIENT}KL in NELBO": {"at m": at["m"], "at v": at["v"]},
-        f"{GRADIENT}REC in NELBO": {"at the decoder": at["decoder"], "at z, for each image": at_z},
-    }

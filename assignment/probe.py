@@ -30,6 +30,7 @@ ARGUMENTS = {
     "log_normal": ("other m", "m", "v"),
 }
 DIFFERENTIABLE = ("m", "v", "logits of bits")
+OF_KL, OF_REC = "gradient of KL in NELBO", "gradient of REC in NELBO"
 
 
 def probe(task: str, get: Callable[..., Any], x: Inputs) -> Record:
@@ -66,11 +67,17 @@ def probe_sample_gaussian(get: Callable[[str], Callable[..., Any]], enc: Encoder
 
 
 def gradients_of_latents(z: Tensor, enc: Encoder) -> Record:
-    """Gradients of the sum of z (rows, dim) at m, and of its squared distance from m at v."""
-    rows = z[: len(z) // len(enc.m) * len(enc.m)]
-    distance = rows - enc.m.detach().repeat(len(rows) // len(enc.m), 1)
-    both = gradients(rows.sum(), [enc.m]) + gradients(distance.square().sum() / 2, [enc.v])
-    return {"gradient of z at m": both[0], "gradient of z at v": both[1]}
+    """The shares of the gradient of z (rows, dim) that reach m and v, by those of two sums."""
+    z = by_image(z, enc)
+    squares = (z - enc.m.detach()).square()
+    at_m, at_v = *gradients(z.sum(), [enc.m]), *gradients(squares.sum(), [enc.v])
+    at_v = at_v * enc.v.detach() / squares.detach().sum(0)
+    return {"gradient of z at m, a share": at_m / len(z), "gradient of z at v, a share": at_v}
+
+
+def by_image(rows: Tensor, enc: Encoder) -> Tensor:
+    """Rows (n, dim) for the images in turn as (copies, images, dim)."""
+    return rows[: len(rows) // len(enc.m) * len(enc.m)].view(-1, *enc.m.shape)
 
 
 def probe_function(function: Callable[..., Any], task: str, x: Inputs) -> Record:
@@ -90,8 +97,8 @@ def probe_function(function: Callable[..., Any], task: str, x: Inputs) -> Record
         dimensions = zip(*(x.detach().split(1, -1) for x in leaves.values()), strict=True)
         each = torch.stack([function(*(x.clone() for x in columns)) for columns in dimensions], -1)
         record["dimensions"] = each.detach()
-    for key in leaves.keys() & {*DIFFERENTIABLE}:
-        total = result.sum() if isinstance(result, Tensor) else None
+    total = result.sum() if isinstance(result, Tensor) else None
+    for key in [key for key in leaves if key in DIFFERENTIABLE]:
         record[f"gradient of result at {key}"] = gradients(total, [leaves[key]])[0]
     return record
 
@@ -126,11 +133,12 @@ def probe_bound(task: str, function: Callable[..., Any], enc: Encoder, dec: Deco
         record |= collect(name, [*values])
     if used:
         last = torch.cat([each.reshape(-1, 2) for each, _ in used])
-        record |= {"z": torch.cat(z), "last z": last.detach(), **gradients_of_latents(last, enc)}
+        record |= {"z": torch.cat(z), **gradients_of_latents(last, enc)}
         leaves = [enc.m, enc.v, dec.shift, *(leaf for _, leaf in used)]
         at_m, at_v, at_decoder, *at_z = gradients(results[-1][0], leaves)
-        record |= {"gradient at m": at_m, "gradient at v": at_v, "gradient at decoder": at_decoder}
-        record["gradient at z"] = torch.cat([each.reshape(-1, 2) for each in at_z])
+        record |= {f"{OF_KL} at m": at_m, f"{OF_KL} at v": at_v, f"{OF_REC} at decoder": at_decoder}
+        copies = by_image(torch.cat([each.reshape(-1, 2) for each in at_z]), enc)
+        record[f"{OF_REC} at z of each image"] = len(copies) * copies
     return record
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from assignment.answers import Part, Quantity, average, exact
+from assignment.answers import Part, Quantity, average
 from assignment.probe import Record
 
 PRIOR = "z of the prior"
@@ -58,13 +58,3 @@ def prior_latents(record: Record) -> Part:
     if len(z) < 100:
         return {f"{len(z)} z are decoded": Quantity()}
     return noise_of(z, torch.zeros(1, z.shape[1]), torch.ones(1, z.shape[1]), name="z")
-
-
-def arrived(record: Record, z: Tensor, m: Tensor, v: Tensor) -> Part:
-    """The shares of the gradient of latents z (rows, dim) that arrive at m and v."""
-    z = z.double()[: len(z) // len(m) * len(m)].view(-1, *m.shape)
-    at_v = ((z - m) ** 2 / (2 * v)).sum(0)
-    return {
-        "share that reaches m": exact(record["gradient of z at m"] * z[0].numel() / z.numel()),
-        "share that reaches v": exact(record["gradient of z at v"] / at_v),
-    }
