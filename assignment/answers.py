@@ -122,8 +122,8 @@ def wrong_parts(found: Answers, right: Answers) -> dict[str, list[str]]:
 
 def explain(
     task: str, found: Answers, right: Answers, mistakes: Iterable[Mistake]
-) -> tuple[list[Mistake], set[str]]:
-    """The fewest and nearest known mistakes that explain the wrong parts, and the parts left over.
+) -> list[Mistake]:
+    """The fewest and nearest known mistakes that explain the wrong parts.
 
     A mistake counts only if all parts that it changes came out as it predicts. Those in the task's
     own function come before those in functions that it calls.
@@ -140,4 +140,4 @@ def explain(
         if parts <= unexplained:
             told.append(mistake)
             unexplained -= parts
-    return told, unexplained
+    return told

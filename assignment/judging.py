@@ -116,16 +116,15 @@ def judge(
     answer, ours = described(task, 0, same), answers.right_answers(task.name, 0)
     known = answers.known_mistakes(task.name)
     possible = [mistake for mistake in known if mistake.is_possible(called, passed, failed.keys())]
-    told, unexplained = answers.explain(task.name, answer, ours, possible)
-    unexplained = unexplained if told else {*wrong}
+    told = answers.explain(task.name, answer, ours, possible)
     sources = {name: failed[name] for name in failed.keys() & called}
     makers = {part: makers_of(part, found, told, sources) for part in wrong}
-    wrong = {part: keys for part, keys in wrong.items() if not makers[part]}
-    lines = [x.sentence for x in told if any(not makers.get(part) for part in x.parts)]
-    for part in sorted(part for part in makers if makers[part]):
-        names = " and ".join(sorted(makers[part]))
+    excused = {part: " and ".join(sorted(names)) for part, names in makers.items() if names}
+    wrong = {part: keys for part, keys in wrong.items() if part not in excused}
+    lines = [mistake.sentence for mistake in told if mistake.parts.keys() - excused.keys()]
+    for part, names in sorted(excused.items()):
         lines.append(f"{part} is wrong only because of {names}, and costs nothing here")
-    if rest := sorted(unexplained & wrong.keys()):
+    if rest := sorted(wrong.keys() - {part for mistake in told for part in mistake.parts}):
         lines.append(f"no known mistake explains the {' and the '.join(rest)}")
         if "NIWAE" in rest and (others := sorted(sources.keys() - {"kl_normal"})):
             lines.append(f"it calls {' and '.join(others)}: correct that first")
