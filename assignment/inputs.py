@@ -18,7 +18,6 @@ NUMBERS = ROOT / "assignment" / "numbers.json"
 M = torch.tensor([[0.5, 0.95], [1.5, 0.3], [0.15, 0.7]])
 V = torch.tensor([[0.25, 4.0], [2.0, 0.0025], [0.8, 0.15]])
 V_OF_WEIGHTS = torch.tensor([[0.6, 1.5], [1.7, 0.7], [0.5, 0.8]])
-PIXEL_LOGITS = (-1.2, 0.9)
 # The random pixels in the middle of a picture's images, in blocks of 4 x 4 pixels.
 PATTERN = torch.tensor([[1.0, 0, 0, 0, 0], [1, 1, 1, 0, 0], [0, 1, 1, 1, 1]])
 
@@ -67,9 +66,6 @@ def ask(task: str, seed: int) -> Inputs:
     inputs |= {"bits": bits, "logits of bits": near(torch.where(sizes == 1, signs(3, 3), sizes))}
     if task in ("sample_x", "visualize_samples"):
         inputs |= {"m": signs(3, 10), "v": torch.full((3, 10), 0.3)}  # z has ten dimensions
-    if task == "sample_x":
-        which = torch.randint(2, (784,), generator=generator)
-        inputs["logits"] = torch.tensor(PIXEL_LOGITS)[which]
     if task == "visualize_samples":
         # In one picture the pattern is random, in the other one the rest of the middle is 1.
         logit = uniform(0.2, 0.5) * signs()

@@ -70,10 +70,8 @@ def call(task: str, module: ModuleType, inputs: Inputs) -> Record:
     called: set[str] = set()
     if task != "visualize_samples":  # there it would take seconds
         sys.setprofile(lambda frame, *_: called.add(frame.f_code.co_name))
-    try:
-        record = probe(task, get, inputs)
-    finally:
-        sys.setprofile(None)
+    record = probe(task, get, inputs)
+    sys.setprofile(None)
     return record | {"called": " ".join(called)}
 
 
@@ -156,7 +154,5 @@ def sentence_for(error: BaseException, at_import: bool) -> str:
             return f"{files[owner]} has no {name}"
     if re.search(r"\bcuda\b|nvidia", text, re.IGNORECASE):
         return f"the check has no GPU: use the device of m, m.device, or of x{place}"
-    if "unexpected keyword argument" in text and not place:
-        return f"the program calls it with save_path and title{reason}"
     hint = "; z has two dimensions here, as z_dim says" if "multiplied" in text else ""
     return f"it raises {type(error).__name__}{reason}{place}{hint}{advice}"
