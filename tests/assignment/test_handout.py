@@ -26,7 +26,7 @@ FORMULAS = [
 
 # The geometry of synthetic digits, and statistics.
 OTHER_FORMULAS = {"codebase/datasets/synthetic.py", "codebase/evaluate.py"}
-OTHER_FORMULAS |= {f"assignment/{name}.py" for name in ("answers", "describe", "inputs", "samples")}
+OTHER_FORMULAS |= {f"assignment/{name}.py" for name in ("answers", "describe", "inputs")}
 
 
 def write_handout(folder, *further, options=()):
