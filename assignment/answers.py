@@ -56,11 +56,14 @@ class Mistake(NamedTuple):
         return self.function in called - passed and is_alone
 
     def distance(self, found: Answers) -> float:
-        """How far an answer is from the parts that it predicts, infinite if any does not agree."""
-        if not self.parts or any(differing(found.get(x, {}), self.parts[x]) for x in self.parts):
-            return math.inf
-        both = [(found.get(name, {}), part) for name, part in self.parts.items()]
-        return max(sent[key].distance(x) for sent, part in both for key, x in part.items())
+        """The largest distance of an answer from the parts that it predicts."""
+        shares = [0.0]
+        for name, part in self.parts.items():
+            sent = found.get(name, {})
+            if sent.keys() != part.keys():
+                return math.inf
+            shares += [sent[key].distance(expected) for key, expected in part.items()]
+        return max(shares)
 
 
 def unpacked(parts: dict[str, Any]) -> Answers:
