@@ -47,13 +47,12 @@ class Mistake(NamedTuple):
     function: str
     parts: Answers
 
-    def is_possible(self, called: Set[str], passed: Set[str], failed: Set[str]) -> bool:
-        """Whether a solution can have this mistake, given the functions that it calls."""
+    def is_possible(self, called: Set[str], failed: Set[str]) -> bool:
+        """Whether it can be in one of the functions called, some of which have failed."""
         # If two functions are wrong, NIWAE does not show which mistake is whose. A wrong kl_normal
         # does not matter, since it changes only the KL.
-        others = failed & called - {"kl_normal"}
-        is_alone = "NIWAE" not in self.parts or self.function in failed or not others
-        return self.function in called - passed and is_alone
+        is_alone = self.function in failed or not failed - {"kl_normal"}
+        return self.function in called and (is_alone or "NIWAE" not in self.parts)
 
     def distance(self, found: Answers) -> float:
         """The largest distance of an answer from the parts that it predicts."""

@@ -112,12 +112,13 @@ def judge(
         return Result(task, task.points, ["everything is right", *notes, *remarks(task, found)])
     called = {*str(record.get("called", "")).split(), task.name}
     called |= {"sample_gaussian", "sample_x"} if task.file == VISUALIZE else set()
+    called -= passed
+    sources = {name: failed[name] for name in failed.keys() & called}
     same = record if SEED == 0 or not task.file else again(0)
     answer, ours = described(task, 0, same), answers.right_answers(task.name, 0)
     known = answers.known_mistakes(task.name)
-    possible = [mistake for mistake in known if mistake.is_possible(called, passed, failed.keys())]
+    possible = [mistake for mistake in known if mistake.is_possible(called, sources.keys())]
     told = answers.explain(task.name, answer, ours, possible)
-    sources = {name: failed[name] for name in failed.keys() & called}
     makers = {part: makers_of(part, found, told, sources) for part in wrong}
     excused = {part: " and ".join(sorted(names)) for part, names in makers.items() if names}
     wrong = {part: keys for part, keys in wrong.items() if part not in excused}
