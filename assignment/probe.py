@@ -42,7 +42,9 @@ def probe(task: str, get: Callable[..., Any], x: Inputs) -> Record:
     if task in ARGUMENTS:
         return probe_function(get(task), task, x)
     if task == "sample_x":
-        return collect("result", [get(task)(IMAGES), get(task)(IMAGES)]) | prior_latents(dec)
+        first = get(task)(IMAGES)
+        dec.calls.clear()  # A seed in sample_gaussian would repeat its latents.
+        return collect("result", [first, get(task)(IMAGES)]) | prior_latents(dec)
     if task == "visualize_samples":
         return probe_pictures(get(task), dec, x)
     return probe_bound(task, get(task), enc, dec)
