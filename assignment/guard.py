@@ -13,8 +13,7 @@ from typing import Any
 from assignment import ROOT
 
 MEMORY_GB = 4
-# The environment may hold secrets. Installed packages are found in sys.path.
-VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR", "MPLCONFIGDIR")
+LARGEST = 64 << 20  # bytes of a file that it writes
 READABLE = "/usr/lib /usr/lib64 /usr/share /lib /lib64 /etc/ld.so.cache /etc/localtime /etc/fonts"
 READABLE += " /dev/urandom /proc/cpuinfo /sys/devices"
 
@@ -26,19 +25,16 @@ def enter(folder: Path, seconds: float) -> None:
     """
     with suppress(AttributeError):  # Windows has no sessions.
         os.setsid()
-        os.closerange(3, 1024)  # One of them keeps the server running after the command has ended.
+        os.closerange(3, 1024)  # While one of them is open, the server outlives the command.
     # Otherwise a student's code could ask the server for a process that is not confined.
     forkserver._forkserver._forkserver_address = None  # type: ignore[attr-defined]
     for stream in (0, 1, 2):
         os.dup2(os.open(os.devnull, os.O_RDWR), stream)
-    kept = {key: os.environ[key] for key in VARIABLES if key in os.environ}
-    os.environ.clear()
-    os.environ.update(kept, CUDA_VISIBLE_DEVICES="", MPLBACKEND="agg", OMP_NUM_THREADS="1")
     ours = [name for name in sys.modules if name.partition(".")[0] in ("assignment", "codebase")]
     for name in ours:
         del sys.modules[name]
-    hidden = "", str(ROOT), str(Path.cwd())
-    sys.path[:] = [str(folder), *(each for each in sys.path if each not in hidden)]
+    hidden = ROOT, Path.cwd()
+    sys.path[:] = [str(folder), *(x for x in sys.path if x and Path(x).resolve() not in hidden)]
     os.chdir(folder / "work")
     hanging = open("hanging", "w")  # noqa: SIM115  # is used until the process ends
     faulthandler.dump_traceback_later(seconds, exit=True, file=hanging)
@@ -50,12 +46,12 @@ def confine(folder: Path) -> None:
     with suppress(ImportError):  # Windows has no such limits.
         import resource
 
-        limits = {resource.RLIMIT_DATA: MEMORY_GB << 30, resource.RLIMIT_FSIZE: 64 << 20}
+        limits = {resource.RLIMIT_DATA: MEMORY_GB << 30, resource.RLIMIT_FSIZE: LARGEST}
         for limit, most in limits.items():
             with suppress(ValueError):  # The limit may be lower already.
                 resource.setrlimit(limit, (most, most))
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # when its parent ends
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # The server's end kills this process.
         with suppress(OSError):
             readable = [folder, *map(Path, READABLE.split() + sys.path)]
             allow_only([folder / "work", Path("/dev/null")], readable)
@@ -79,7 +75,7 @@ def allow_only(writable: list[Path], readable: list[Path]) -> None:
     version = call(444, None, 0, 1)
     everything = (1 << (13 + (version >= 2) + (version >= 3))) - 1
     read = 1 | 4 | 8  # execute, read files, list folders
-    # From version 4 on it also denies to connect and to bind, from 6 on to signal other processes.
+    # Version 4 can also deny TCP, version 6 abstract Unix sockets and signals to other processes.
     rules = (ctypes.c_uint64 * 3)(everything, 3 * (version >= 4), 3 * (version >= 6))
     ruleset = call(444, rules, 8 * (1 + (version >= 4) + (version >= 6)), 0)
     for allowed, paths in ((everything, writable), (read, readable)):

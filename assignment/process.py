@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import get_all_start_methods, get_context
+from multiprocessing import get_all_start_methods, get_context, resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,22 +21,25 @@ import numpy as np
 import torch
 
 from assignment import FILES, ROOT, VAE, Task
+from assignment.guard import LARGEST
 from assignment.probe import Record
 from assignment.student import AT_IMPORT, answer
 from assignment.submission import Submission
 
-LARGEST = 64 << 20  # bytes of an answer
+KEPT = ["PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "HOME", "LANG", "LC_ALL"]
+KEPT += ["SYSTEMROOT", "TMPDIR", "MPLCONFIGDIR"]
 # A server imports PyTorch once and forks for each request. Windows has no forks.
-CONTEXT: Any = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+CAN_FORK = "forkserver" in get_all_start_methods()
+CONTEXT: Any = get_context("forkserver" if CAN_FORK else "spawn")
 PRELOADED = ["assignment.student"]
 PLOTTING = ["matplotlib.backends.backend_agg", "matplotlib.image", "matplotlib.pyplot"]
-_lock = Lock()  # Processes may be started and waited for by several threads.
+_lock = Lock()  # Starting a process also reads the states of others: one thread does it at a time.
 
 
 @contextmanager
 def project(submission: Submission, with_pictures: bool = False) -> Iterator[Path]:
     """A folder with the project and the student's files in the place of ours."""
-    CONTEXT.set_forkserver_preload(PRELOADED + PLOTTING * with_pictures)  # before it starts
+    CONTEXT.set_forkserver_preload(PRELOADED + PLOTTING * with_pictures)  # for a server that starts
     with TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name).resolve()
         ignored = shutil.ignore_patterns("__pycache__", "explorer.*")
@@ -58,7 +61,9 @@ def answer_of(folder: Path, task: Task, seconds: float, seed: int) -> Record:
     work.mkdir(parents=True, exist_ok=True)
     process = start(folder, task.name, task.file or VAE, seed, seconds)
     try:
-        wait([process.sentinel], seconds + 10)  # It ends itself earlier, if it is not prevented.
+        wait(
+            [process.sentinel], seconds + 10
+        )  # The process ends itself earlier, unless its code prevents that.
     finally:
         status = end(process)
     with suppress(Exception):  # The file may be missing, or have anything in it.
@@ -66,6 +71,8 @@ def answer_of(folder: Path, task: Task, seconds: float, seed: int) -> Record:
     hanging = _read(work / "hanging").decode(errors="replace")
     if hanging or status is None:
         return {"failure": f"it did not end within {seconds:.0f} seconds{_where(hanging, folder)}"}
+    if status == 255:  # multiprocessing says this of all processes of a server that was ended.
+        raise ChildProcessError("the server of students' processes has ended")
     cause = f"by signal {-status}" if status < 0 else f"with status {status}"
     return {"failure": f"its process ended {cause}"}
 
@@ -102,14 +109,32 @@ def _unpack(content: bytes) -> Record:
 def start(*arguments: Any) -> BaseProcess:
     """Start a process for a student's function."""
     process = CONTEXT.Process(target=answer, args=arguments)
-    with _lock:
-        # A new process would import the main module again.
-        main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
-        try:
-            process.start()
-        finally:
-            sys.modules["__main__"] = main
+    with _lock, bare():
+        process.start()
     return process
+
+
+@contextmanager
+def bare() -> Iterator[None]:
+    """Give new processes a bare environment, since others may hold secrets, and no Ctrl-C."""
+    variables, main = dict(os.environ), sys.modules["__main__"]
+    kept = {key: variables[key] for key in KEPT if key in variables}
+    kept |= {"CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
+    if CAN_FORK:
+        resource_tracker.ensure_running()  # It would unblock the signal later.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    os.environ.clear()
+    os.environ.update(kept)
+    # multiprocessing would import the command's main module in the new process.
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+        os.environ.clear()
+        os.environ.update(variables)
+        if CAN_FORK:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def end(process: BaseProcess) -> int | None:

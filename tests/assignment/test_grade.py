@@ -13,7 +13,6 @@ from assignment.entries import Entry
 SENT = ROOT / "tests" / "solutions" / "bare"
 UTILS, VAE = ((SENT / name).read_text() for name in ("utils.py", "vae.py"))
 TASKS = ["sample_gaussian", "negative_elbo_bound", "visualize_samples"]
-KILLING = "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\n"
 CLASS = {
     "doejane_LATE_12_34_utils-1.py": UTILS,
     "doejane_LATE_12_35_vae.py": VAE,
@@ -22,7 +21,6 @@ CLASS = {
     "copycat/codebase/models/vae.py": VAE,
     "=cmd/report.pdf": "",
     "broken.zip": "PK",
-    "killing/utils.py": KILLING + UTILS,
     "syllabus.pdf": "",
 }
 
@@ -51,7 +49,7 @@ def graded(tmp_path_factory):
 @pytest.mark.slow
 def test_each_student_has_a_row_and_a_text(graded):
     rows = table(graded)
-    assert [*rows] == ["'=cmd", "broken", "copycat", "doejane", "killing", "roejohn"]
+    assert [*rows] == ["'=cmd", "broken", "copycat", "doejane", "roejohn"]
     texts = {path.stem for path in (graded / "feedback").iterdir()}
     assert texts == {*rows} - {"'=cmd"} | {"_cmd"}
     points = {name: [rows[name][task] for task in [*TASKS, "sum"]] for name in rows}

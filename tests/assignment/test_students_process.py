@@ -72,6 +72,11 @@ def test_an_earlier_answer_is_not_judged_again(checked):
     assert points == [3, 0] and "ended with status 0" in text
 
 
+def test_the_end_of_the_server_costs_no_points(checked):
+    with pytest.raises(ChildProcessError):
+        checked("__import__('os')._exit(255)")
+
+
 def test_a_file_that_was_not_sent_is_not_replaced_by_ours():
     files = {"codebase/models/vae.py": (SENT / "vae.py").read_text()}
     (result,) = grade(Submission(files, [], {}), [BOUND])
