@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from assignment.archives import ARCHIVE, is_visible
 from assignment.sources import decode
@@ -32,8 +32,8 @@ class Entry(NamedTuple):
 def entries(folder: Path, ignored: set[Path]) -> tuple[list[Entry], list[str]]:
     """Split a folder into hand-ins by their students' names, and list files that belong to nobody.
 
-    Absolute paths that are ignored are neither. Raises UserError for the folder of one student, or
-    if there is no hand-in.
+    `ignored` has absolute paths of what is neither. Raises UserError for the folder of one student,
+    or if there is no hand-in.
     """
     visible = sorted(x for x in folder.iterdir() if is_visible(x.name))
     children = [x for x in visible if x.resolve() not in ignored]
@@ -48,7 +48,9 @@ def entries(folder: Path, ignored: set[Path]) -> tuple[list[Entry], list[str]]:
     parts, late = dict[tuple[str, str], list[tuple[str, Path]]](), set[tuple[str, str]]()
     for child in children:
         match = _match(child.name)
-        groups = match.groupdict() if match else {"name": names.get(child.name) or child.name}
+        groups: dict[str, Any] = match.groupdict() if match else {"name": child.name}
+        if name := names.get(child.name):
+            groups = {"name": name, "id": child.name}
         if match or child.is_dir():
             student = groups["name"], groups.get("id") or ""
             part = "" if child.is_dir() else groups.get("file") or child.name

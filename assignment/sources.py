@@ -43,8 +43,8 @@ def parsed(text: str) -> ast.Module:
 def texts_in(name: str, content: bytes) -> dict[str, str]:
     """The code of a file, without a notebook's magics, and what its %%writefile cells write."""
     text = decode(content)
-    if ".ipynb" not in name.lower():
-        return {name: MAGIC.sub(r"\1pass", text) if EXPORTED.search(text) else text}
+    if not re.search(r"\.ipynb(\.txt)?$", name, re.IGNORECASE):
+        return {name: without_magics(text) if EXPORTED.search(text) else text}
     try:
         cells = [x for x in json.loads(text)["cells"] if x["cell_type"] == "code"]
         sources = ["".join(cell["source"]) for cell in cells]
@@ -57,9 +57,16 @@ def texts_in(name: str, content: bytes) -> dict[str, str]:
             if match[1] == "writefile":
                 texts[f"{name}/{match[2]}"] = source.rstrip() + "\n"
                 continue
-        source = MAGIC.sub(r"\1pass", source)
-        kept += [source] if parsed(source).body else []  # %%bash holds no Python.
+        source = without_magics(source)
+        # Other languages are left out, and mistakes in the tasks' functions are not.
+        if parsed(source).body or any(f"def {function}(" in source for function in NAMES):
+            kept.append(source)
     return texts | {name: "\n\n".join([*kept, ""])}
+
+
+def without_magics(text: str) -> str:
+    """The text with `pass` in the place of IPython's commands, if it is not Python without that."""
+    return text if parsed(text).body else MAGIC.sub(r"\1pass", text)
 
 
 def definitions(text: str, names: set[str]) -> str:

@@ -216,15 +216,11 @@ def linked(name):
     return content.getvalue()
 
 
-def deep(content):
-    """An archive in an archive in an archive ..."""
-    for _ in range(archives.DEEPEST):
-        content = zipped({"in.zip": content})
-    return content
-
-
+nested = zipped(TEXTS)
+for _ in range(archives.DEEPEST):
+    nested = zipped({"in.zip": nested})
 REFUSED = {
-    "nested": ("hw.zip", deep(zipped(TEXTS)), "inside"),
+    "nested": ("hw.zip", nested, "inside"),
     "outside": ("hw.zip", zipped({"a/../../utils.py": TEXTS[UTILS]}), "out"),
     "absolute": ("hw.tar", tarred({"/etc/utils.py": TEXTS[UTILS]}, ""), "out"),
     "drive": ("hw.zip", zipped({"C:\\utils.py": TEXTS[UTILS]}), "out"),
