@@ -66,7 +66,7 @@ class Mistake(NamedTuple):
 
 
 def unpacked(parts: dict[str, Any]) -> Answers:
-    """Answers in `numbers`."""
+    """Answers as they are stored in numbers.json, with each list as a Quantity."""
     return {name: {key: Quantity(*x) for key, x in part.items()} for name, part in parts.items()}
 
 
@@ -88,8 +88,8 @@ def right_answers(task: str, seed: int) -> Answers:
 
 def exact(values: Tensor | float) -> Quantity:
     """Numbers without chance."""
-    numbers = values.double().flatten().tolist() if isinstance(values, Tensor) else [float(values)]
-    return Quantity(numbers, [0.0] * len(numbers))
+    each = values.double().flatten().tolist() if isinstance(values, Tensor) else [float(values)]
+    return Quantity(each, [0.0] * len(each))
 
 
 def average(samples: Tensor) -> Quantity:
@@ -125,10 +125,10 @@ def wrong_parts(found: Answers, right: Answers) -> dict[str, list[str]]:
 def explain(
     task: str, found: Answers, right: Answers, mistakes: Iterable[Mistake]
 ) -> list[Mistake]:
-    """The fewest and nearest known mistakes that explain the wrong parts.
+    """Known mistakes that explain the wrong parts.
 
-    A mistake counts only if all parts that it changes came out as it predicts. Those in the task's
-    own function come before those in functions that it calls.
+    A mistake counts only if all parts that it changes came out as it predicts. Those that explain
+    most come first; of these, those in the task's own function, then the nearest.
     """
     wrong, told = wrong_parts(found, right).keys(), list[Mistake]()
     unexplained = {*wrong}

@@ -8,29 +8,27 @@ from pathlib import Path
 
 from assignment import FURTHER, ROOT, TASKS, TASKS_OPTION, VISUALIZE, Task
 from assignment.answers import right_answers
-from assignment.describe import describe
 from assignment.inputs import ask
-from assignment.judging import HAS_SOLUTION, SECONDS, SEED, grade
+from assignment.judging import HAS_SOLUTION, SECONDS, SEED, described, grade
 from assignment.process import answer_of, project
 from assignment.report import Result, comparison, results_json, text_of, total
 from assignment.sources import suspicious
 from assignment.student import MODEL
 from assignment.submission import Submission, find
-from codebase.arguments import Parser
-from codebase.system.errors import UserError
+from codebase.arguments import Parser, number
+from codebase.system.errors import UserError, explain
 from codebase.system.files import write_atomically
 from codebase.system.streams import configure_output, flush_output
 
 
-def show(submission: Submission, task: Task) -> str:
+def show(submission: Submission, task: Task, seconds: float) -> str:
     """The numbers of a function beside the right ones."""
     with project(submission) as folder:
-        record = answer_of(folder, task, SECONDS / 3, SEED)
+        record = answer_of(folder, task, seconds, SEED)
     if "failure" in record:
         return textwrap.fill(str(record["failure"]), 78)
-    inputs = ask(task.name, SEED)
-    found = describe(task.name, inputs, record)
-    return comparison(task, inputs, found, right_answers(task.name, SEED))
+    found = described(task, SEED, record)
+    return comparison(task, ask(task.name, SEED), found, right_answers(task.name, SEED))
 
 
 def arguments(argv: list[str] | None) -> tuple[Parser, Namespace]:
@@ -45,7 +43,8 @@ def arguments(argv: list[str] | None) -> tuple[Parser, Namespace]:
     functions = [name for name in names if name != "train"]
     show = "print the numbers of a function beside the right ones"
     parser.add_argument("--show", choices=functions, metavar="TASK", help=show)
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit (default 60)")
+    limit = "time limit of the check (default 60)"
+    parser.add_argument("--seconds", type=number(float, 1, 86_400), default=SECONDS, help=limit)
     args = parser.parse_args(argv)
     if not args.dir and args.tasks and Path(args.tasks[-1]).exists():
         args.dir = Path(args.tasks.pop())
@@ -64,13 +63,14 @@ def main(argv: list[str] | None = None) -> int:
     parser, args = arguments(argv)
     try:
         name = "" if args.dir.is_dir() else args.dir.name
-        submission = find([(name, args.dir)], runs=args.run is not None)
-    except UserError as error:
+        submission = find([(name, args.dir)], runs=args.run is not None or args.only == "train")
+    except (UserError, OSError) as error:
         if not args.results:  # Gradescope expects its file in any case.
-            parser.error(f"argument DIR: {error}")
-        submission = Submission({}, [str(error)], {})
+            parser.error(f"argument DIR: {explain(error)}")
+        submission = Submission({}, [str(explain(error))], {})
     if args.show:
-        print(show(submission, next(task for task in TASKS if task.name == args.show)))
+        task = next(task for task in TASKS if task.name == args.show)
+        print(show(submission, task, args.seconds))
         return 0
     asked = {task.name for task in TASKS if task.number and (task.file or args.run is not None)}
     asked = {args.only} if args.only else asked | {*args.tasks}
@@ -113,5 +113,8 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
     except BrokenPipeError:
+        status = 1
+    except ChildProcessError as error:
+        print(f"assignment.check: {error}", file=sys.stderr)
         status = 1
     sys.exit(flush_output(status))

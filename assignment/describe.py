@@ -20,7 +20,9 @@ def describe(task: str, inputs: Inputs, record: Record) -> Answers:
     if task == "train":
         names = RESULTS["negative_elbo_bound"]
         return {"bounds": {name: exact(x) for name, x in zip(names, record["bounds"], strict=True)}}
-    if "result is" in record or (task in RESULTS and "result" in record):  # not what is asked for
+    if "result is" in record or (
+        task in RESULTS and "result" in record
+    ):  # not a tensor, or not three
         return {"result": value("result", record)}
     if task == "sample_gaussian":
         return describe_sample_gaussian(inputs, record)
@@ -49,7 +51,7 @@ def value(name: str, record: Record, shape: tuple[int, ...] = ()) -> Part:
 def describe_sample_gaussian(inputs: Inputs, record: Record) -> Answers:
     """Samples of two calls, and the gradients of the second one."""
     m, v = inputs["m"], inputs["v"]
-    if f"{GRADIENT}z at m, a share" not in record:
+    if "z" not in record or f"{GRADIENT}z at m, a share" not in record:
         return {"result": value("z", record, m.shape)}
     z = record["z"]
     answers = {"z": noise_of(z.flatten(0, 1), m, v, 2), PRIOR: prior_latents(record)}

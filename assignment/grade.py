@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from hashlib import sha256
@@ -34,8 +33,8 @@ class Record(NamedTuple):
     text: str
     read: str
     notes: list[str]
-    functions: Sequence[str] = ()  # those of the tasks that are written
-    key: str = ""  # a sum of all that decides the points; "" if they are decided anew each time
+    functions: list[str] = []  # noqa: RUF012  # those of the tasks that are written
+    key: str = ""  # a hash of all that decides the points; "" if they are decided anew each time
 
 
 PENDING = Record({}, "", "", ["Not graded yet: run the same command again."])
@@ -94,18 +93,22 @@ def grade_class(folder: Path, out: Path, tasks: list[Task], jobs: int) -> int:
         known = json.loads((out / RECORDS).read_bytes())
         earlier = {x.student: Record(**known[x.student]) for x in found if x.student in known}
     # Another version of the check may decide otherwise.
-    version = repr([file.read_bytes() for file in sorted((ROOT / "assignment").glob("*.*"))])
+    parts = "assignment/*.py", "assignment/numbers.json", "codebase/**/*.py"
+    version = repr([file.read_bytes() for part in parts for file in sorted(ROOT.glob(part))])
     graded = dict[str, Record]()
     pool = ThreadPoolExecutor(jobs)  # Each thread waits for a process that runs students' files.
     waiting = {pool.submit(grade_one, x, tasks, version, earlier): x.student for x in found}
-    for done in make_bar(as_completed(waiting), "hand-ins", len(found)):
-        student, record = waiting[done], done.result()
-        graded[student] = record
-        text = out / FEEDBACK / (re.sub(r"[^\w .,'()-]", "_", student) + ".txt")
-        write_atomically(text, record.text.encode())
-        content = {name: each._asdict() for name, each in (earlier | graded).items()}
-        write_atomically(out / RECORDS, json.dumps(content, indent=1).encode())
-        write_table(out / TABLE, found, graded)
+    try:
+        for done in make_bar(as_completed(waiting), "hand-ins", len(found)):
+            student, record = waiting[done], done.result()
+            graded[student] = record
+            text = out / FEEDBACK / (re.sub(r"[^\w .,'()-]", "_", student) + ".txt")
+            write_atomically(text, record.text.encode())
+            content = {name: each._asdict() for name, each in (earlier | graded).items()}
+            write_atomically(out / RECORDS, json.dumps(content, indent=1).encode())
+            write_table(out / TABLE, found, graded)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
     new = sum(graded[name] != earlier.get(name) for name in graded)
     print(f"{len(found)} hand-ins, {new} of them new or changed: {out / TABLE}, {out / FEEDBACK}/")
     return 0 if all(record.points for record in graded.values()) else 1

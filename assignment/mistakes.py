@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from assignment import ROOT
-from assignment.answers import Answers, Mistake, Quantity, wrong_parts
+from assignment.answers import SIGMAS, Answers, Mistake, Quantity, wrong_parts
 from assignment.describe import describe
 from assignment.inputs import NUMBERS, Decoder, Encoder, ask, numbers
 from assignment.probe import RESULTS, probe
@@ -91,7 +91,7 @@ def answers(task: str, seed: int, function: str = "", line: str = "") -> Answers
         values = ast.literal_eval(line.removeprefix("return ")) if line else BOUNDS.values
         errors = (2.0, 2.0, 2.0) if line else BOUNDS.errors
         both = zip(RESULTS["negative_elbo_bound"], values, errors, strict=True)
-        return {"bounds": {name: Quantity([x], [error / 7]) for name, x, error in both}}
+        return {"bounds": {name: Quantity([x], [error / SIGMAS]) for name, x, error in both}}
     inputs = ask(task, seed)
     return describe(task, inputs, probe(task, solution(task, function, line), inputs))
 

@@ -34,7 +34,10 @@ OF_KL, OF_REC = "gradient of KL in NELBO", "gradient of REC in NELBO"
 
 
 def probe(task: str, get: Callable[..., Any], x: Inputs) -> Record:
-    """Record what a task's function does. For networks of a model, `get` returns any function."""
+    """Record what a task's function does.
+
+    `get(encoder, decoder, name)` returns a function, or a method of a model with these networks.
+    """
     enc, dec = Encoder(x), Decoder(x, varies=task == "negative_iwae_bound")
     get = partial(get, enc, dec)
     if task == "sample_gaussian":
@@ -43,7 +46,7 @@ def probe(task: str, get: Callable[..., Any], x: Inputs) -> Record:
         return probe_function(get(task), task, x)
     if task == "sample_x":
         first = get(task)(IMAGES)
-        dec.calls.clear()  # A seed in sample_gaussian would repeat its latents.
+        dec.calls.clear()  # A seed would make the latents of both calls equal.
         return collect("result", [first, get(task)(IMAGES)]) | prior_latents(dec)
     if task == "visualize_samples":
         return probe_pictures(get(task), dec, x)
@@ -59,7 +62,7 @@ def probe_sample_gaussian(get: Callable[[str], Callable[..., Any]], enc: Encoder
         samples.append(function(*arguments))
         if not all(map(torch.equal, before, arguments)):
             record["changed"] = "m or v"
-            with suppress(Exception):  # The KL of a bound may change with them.
+            with suppress(Exception):  # A bound computes its KL from the changed m and v.
                 record |= kl_in_bound(get("kl_normal"), *arguments)
     record |= collect("z", samples)
     record |= collect("z of the prior", [function(torch.zeros(5_000, 10), torch.ones(5_000, 10))])
@@ -69,7 +72,7 @@ def probe_sample_gaussian(get: Callable[[str], Callable[..., Any]], enc: Encoder
 
 
 def gradients_of_latents(z: Tensor, enc: Encoder) -> Record:
-    """The shares of the gradient of z (rows, dim) that reach m and v, by those of two sums."""
+    """The gradients of z (rows, dim) at m and v, divided by the right ones."""
     z = by_image(z, enc)
     squares = (z - enc.m.detach()).square()
     at_m, at_v = *gradients(z.sum(), [enc.m]), *gradients(squares.sum(), [enc.v])
@@ -145,7 +148,7 @@ def probe_bound(task: str, function: Callable[..., Any], enc: Encoder, dec: Deco
 
 
 def probe_pictures(draw: Callable[[], Tensor], dec: Decoder, x: Inputs) -> Record:
-    """Two pictures, and the latents of the first. The second one may repeat them after a seed."""
+    """Two pictures, and the latents of the second one, since a seed would repeat them."""
     dec.logits = x["constant logits"]
     record: Record = {"constant": draw()}
     dec.calls.clear()

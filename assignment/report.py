@@ -9,7 +9,8 @@ from typing import NamedTuple
 from assignment import Task
 from assignment.answers import GRADIENT, SHOWN, SIGMAS, Answers, Quantity
 from assignment.describe import LATENTS
-from assignment.probe import ARGUMENTS, RESULTS, Inputs
+from assignment.inputs import Inputs
+from assignment.probe import ARGUMENTS, RESULTS
 
 
 class Result(NamedTuple):
@@ -58,10 +59,10 @@ def shown(quantity: Quantity) -> str:
     texts = []
     for x, error in zip(*quantity, strict=True):
         slack = SIGMAS * error
-        places = min(4, max(0, -math.floor(math.log10(slack)))) if 0 < slack < math.inf else 4
+        places = min(4, max(1, -math.floor(math.log10(slack)))) if 0 < slack < math.inf else 4
         # Adding 0.0 removes the sign of -0.0.
         text = f"{x:.4g}" if abs(x) >= 1e6 else f"{round(x, places) + 0.0:.{places}f}"
-        texts.append(f"{text}±{slack:.1g}" if slack > 1e-3 * abs(x) else text)
+        texts.append(f"{text}±{slack:.{places}f}" if slack > 1e-3 * abs(x) else text)
     return ", ".join(texts)
 
 

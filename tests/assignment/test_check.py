@@ -112,6 +112,13 @@ def test_a_mistake_costs_points_once(checked, mistake):
     assert all(len({*points(text)}) == 1 for text in texts.values())
 
 
+def test_a_gradient_that_a_wrong_function_leaves_right_costs_its_point(checked):
+    wrong = "kl_normal", "dim = qm", "pm, pv = 0 * qm, 0 * qv + 1; dim = qm"
+    detached = "negative_elbo_bound", "rec + kl", "rec + kl.detach()"
+    _, texts = checked([wrong, detached], options=["--tasks", "kl_normal"])
+    assert [points(texts[name])[0] for name, *_ in (wrong, detached)] == [0, 5]
+
+
 @pytest.mark.parametrize("x", ["x.maximum(model.sample_x(200))", "model.sample_x_given(1.7 * z)"])
 def test_a_mistake_does_not_excuse_another_one_in_a_function_that_calls_it(checked, x):
     picture = VS, "x = ", f"z = model.sample_z(200); x = model.sample_x(200); x = {x}  # "
@@ -201,6 +208,7 @@ def test_a_result_of_a_wrong_shape_or_none_is_shown(checked, mistake):
 
 @pytest.mark.parametrize("arguments", [["nowhere"], [".", "--results", "nowhere/results.json"]])
 def test_a_missing_folder_is_named(capsys, arguments):
-    with pytest.raises(SystemExit, match="2"):
+    with pytest.raises(SystemExit) as stop:
         check.main(arguments)
+    assert stop.value.code == 2
     assert re.fullmatch("assignment.check: argument .*\n", capsys.readouterr().err)

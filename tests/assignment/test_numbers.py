@@ -19,13 +19,11 @@ FUNCTIONS = [task.name for task in TASKS if task.file]
 @pytest.mark.parametrize("seed", [1, 2])
 def test_values_equal_torch_distributions(seed):
     x = ask("kl_normal", seed)
-    posterior = Normal(x["m"], x["v"].sqrt())
+    posterior, bits = Normal(x["m"], x["v"].sqrt()), Bernoulli(logits=x["logits of bits"])
     expected = {
         "kl_normal": kl_divergence(posterior, Normal(x["other m"], x["other v"].sqrt())).sum(-1),
         "log_normal": posterior.log_prob(x["other m"]).sum(-1),
-        "log_bernoulli_with_logits": Bernoulli(logits=x["logits of bits"])
-        .log_prob(x["bits"])
-        .sum(-1),
+        "log_bernoulli_with_logits": bits.log_prob(x["bits"]).sum(-1),
     }
     for name, values in expected.items():
         found = torch.tensor(mistakes.answers(name, seed)["result"]["result"].values)
@@ -80,7 +78,6 @@ def test_each_mistake_is_told_apart(name):
     for mistake in own:
         told = explain(name, right | mistake.parts, right, own)
         assert [each.sentence for each in told] == [mistake.sentence]
-        assert wrong_parts(right | mistake.parts, right).keys() <= told[0].parts.keys()
 
 
 @pytest.mark.slow
