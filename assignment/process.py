@@ -21,13 +21,11 @@ import numpy as np
 import torch
 
 from assignment import FILES, ROOT, VAE, Task
-from assignment.guard import LARGEST
+from assignment.guard import KEPT, LARGEST, SET
 from assignment.probe import Record
 from assignment.student import AT_IMPORT, answer
 from assignment.submission import Submission
 
-KEPT = ["PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "HOME", "LANG", "LC_ALL"]
-KEPT += ["SYSTEMROOT", "TMPDIR", "MPLCONFIGDIR"]
 # A server imports PyTorch once and forks for each request. Windows has no forks.
 CAN_FORK = "forkserver" in get_all_start_methods()
 CONTEXT: Any = get_context("forkserver" if CAN_FORK else "spawn")
@@ -116,15 +114,14 @@ def start(*arguments: Any) -> BaseProcess:
 
 @contextmanager
 def bare() -> Iterator[None]:
-    """Give new processes a bare environment, since others may hold secrets, and no Ctrl-C."""
+    """Give new processes a bare environment, and no Ctrl-C."""
     variables, main = dict(os.environ), sys.modules["__main__"]
     kept = {key: variables[key] for key in KEPT if key in variables}
-    kept |= {"CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
     if CAN_FORK:
         resource_tracker.ensure_running()  # It would unblock the signal later.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ.clear()
-    os.environ.update(kept)
+    os.environ.update(kept | SET)
     # multiprocessing would import the command's main module in the new process.
     sys.modules["__main__"] = ModuleType("__main__")
     try:

@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from assignment import FILES, UTILS, VAE
+from assignment import FILES, UTILS, VAE, VISUALIZE
 from assignment.guard import MEMORY_GB, enter
 from assignment.inputs import Decoder, Encoder, Inputs, ask
 from assignment.probe import Record, probe
-from codebase.system.errors import UserError
 
 MODEL = "model-20000.pt"
 WIDEST = 2_400  # pixels of a picture; wider ones are thinned out
@@ -30,6 +29,9 @@ def answer(folder: Path, task: str, file: str, seed: int, seconds: float) -> Non
     """Write what the student's function does, or a sentence under the key "failure", and exit."""
     torch.set_num_threads(1)  # More threads would slow such small tensors down.
     inputs = ask(task, seed)
+    if file == VISUALIZE:
+        import matplotlib.image
+        import matplotlib.pyplot  # noqa: F401  # may write a list of fonts, which is denied later
     enter(folder, seconds)
     sys.argv = [file]
     module = None
@@ -106,7 +108,7 @@ def picture(module: ModuleType, model: Any) -> Tensor:
     path.parent.mkdir(exist_ok=True)
     module.visualize_samples(model, save_path=path, title="the title")
     if not path.exists():
-        raise UserError("no file is written to save_path")
+        raise Failure("no file is written to save_path")
     pixels = torch.from_numpy(imread(path).copy())
     path.unlink()
     pixels = pixels[..., None] if pixels.dim() == 2 else pixels[..., :3]
@@ -124,6 +126,10 @@ def measure_run(path: Path, images: Tensor) -> Record:
     return {"bounds": torch.stack(bounds).mean(0)}
 
 
+class Failure(Exception):
+    """A sentence about a student's function."""
+
+
 def sentence_for(error: BaseException, at_import: bool) -> str:
     """A sentence that says what to do about an error in the student's files."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -135,7 +141,7 @@ def sentence_for(error: BaseException, at_import: bool) -> str:
     name = str(getattr(error, "name", ""))
     is_syntax = isinstance(error, ImportError | SyntaxError)
     advice = AT_IMPORT if at_import and last and not is_syntax else ""
-    if type(error).__name__ == "UserError":  # that of this program or of the student's copy
+    if type(error).__name__ in ("Failure", "UserError"):
         return text
     if isinstance(error, SystemExit):
         return f"it calls exit({'' if error.code is None else error.code}){place}{advice}"

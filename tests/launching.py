@@ -17,7 +17,7 @@ def enter(folder: Path, rank: int, size: int, port: int) -> None:
         os.dup2(output, number)
     os.environ |= {name: str(rank) for name in ("RANK", "LOCAL_RANK")}
     os.environ |= {name: str(size) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")}
-    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "MKL_CBWR": "AUTO,STRICT"}
     os.environ |= {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_USE_AGENT_STORE": "True"}
     os.environ["TORCHELASTIC_RESTART_COUNT"] = "0"
 
