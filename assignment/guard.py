@@ -14,11 +14,17 @@ from assignment import ROOT
 
 MEMORY_GB = 4
 LARGEST = 64 << 20  # bytes of a file that it writes
-# Other variables may hold secrets.
-KEPT = ["PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "HOME", "LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR"]
-SET = {"CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
+KEPT = ["PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "HOME", "LANG", "LC_ALL", "TMPDIR"]
+KEPT += ["SYSTEMROOT", "MPLCONFIGDIR"]
 READABLE = "/usr/lib /usr/lib64 /usr/share /lib /lib64 /etc/ld.so.cache /etc/localtime /etc/fonts"
 READABLE += " /dev/urandom /proc/cpuinfo /sys/devices"
+
+
+def make_environment_bare() -> None:
+    """Remove all variables that a student's process does not need, since they may hold secrets."""
+    kept = {key: os.environ[key] for key in KEPT if key in os.environ}
+    os.environ.clear()
+    os.environ.update(kept, CUDA_VISIBLE_DEVICES="", MPLBACKEND="agg", OMP_NUM_THREADS="1")
 
 
 def enter(folder: Path, seconds: float) -> None:
@@ -36,8 +42,7 @@ def enter(folder: Path, seconds: float) -> None:
     ours = [name for name in sys.modules if name.partition(".")[0] in ("assignment", "codebase")]
     for name in ours:
         del sys.modules[name]
-    for name in os.environ.keys() - {*KEPT, *SET}:  # if another program started the server
-        del os.environ[name]
+    make_environment_bare()  # Another part of the program may have started the server.
     hidden = ROOT, Path.cwd()
     sys.path[:] = [str(folder), *(x for x in sys.path if x and Path(x).resolve() not in hidden)]
     os.chdir(folder / "work")

@@ -21,16 +21,15 @@ import numpy as np
 import torch
 
 from assignment import FILES, ROOT, VAE, Task
-from assignment.guard import KEPT, LARGEST, SET
+from assignment.guard import LARGEST, make_environment_bare
 from assignment.probe import Record
-from assignment.student import AT_IMPORT, answer
+from assignment.student import AT_IMPORT, PLOTTING, answer
 from assignment.submission import Submission
 
 # A server imports PyTorch once and forks for each request. Windows has no forks.
 CAN_FORK = "forkserver" in get_all_start_methods()
 CONTEXT: Any = get_context("forkserver" if CAN_FORK else "spawn")
 PRELOADED = ["assignment.student"]
-PLOTTING = ["matplotlib.backends.backend_agg", "matplotlib.image", "matplotlib.pyplot"]
 _lock = Lock()  # Starting a process also reads the states of others: one thread does it at a time.
 
 
@@ -59,9 +58,8 @@ def answer_of(folder: Path, task: Task, seconds: float, seed: int) -> Record:
     work.mkdir(parents=True, exist_ok=True)
     process = start(folder, task.name, task.file or VAE, seed, seconds)
     try:
-        wait(
-            [process.sentinel], seconds + 10
-        )  # The process ends itself earlier, unless its code prevents that.
+        # The process ends itself earlier, unless its code prevents that.
+        wait([process.sentinel], seconds + 10)
     finally:
         status = end(process)
     with suppress(Exception):  # The file may be missing, or have anything in it.
@@ -116,12 +114,10 @@ def start(*arguments: Any) -> BaseProcess:
 def bare() -> Iterator[None]:
     """Give new processes a bare environment, and no Ctrl-C."""
     variables, main = dict(os.environ), sys.modules["__main__"]
-    kept = {key: variables[key] for key in KEPT if key in variables}
     if CAN_FORK:
         resource_tracker.ensure_running()  # It would unblock the signal later.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    os.environ.clear()
-    os.environ.update(kept | SET)
+    make_environment_bare()
     # multiprocessing would import the command's main module in the new process.
     sys.modules["__main__"] = ModuleType("__main__")
     try:

@@ -50,7 +50,7 @@ def texts_in(name: str, content: bytes) -> dict[str, str]:
         sources = ["".join(cell["source"]) for cell in cells]
     except (ValueError, LookupError, TypeError, RecursionError):
         return {}
-    kept, texts = list[str](), dict[str, str]()
+    kept, others, texts = list[str](), list[str](), dict[str, str]()
     for source in sources:
         if match := re.match(r"%%(\w+) *(\S*).*\n?", source):
             source = source[match.end() :]
@@ -58,9 +58,10 @@ def texts_in(name: str, content: bytes) -> dict[str, str]:
                 texts[f"{name}/{match[2]}"] = source.rstrip() + "\n"
                 continue
         source = without_magics(source)
-        # Other languages are left out, and mistakes in the tasks' functions are not.
-        if parsed(source).body or any(f"def {function}(" in source for function in NAMES):
-            kept.append(source)
+        (kept if parsed(source).body else others).append(source)
+    # Of cells that are not Python, only those count that have a task's function no other cell has.
+    missing = [head for name in NAMES if (head := f"def {name}(") not in "".join(kept)]
+    kept += [source for source in others if any(head in source for head in missing)]
     return texts | {name: "\n\n".join([*kept, ""])}
 
 

@@ -22,6 +22,7 @@ from assignment.probe import Record, probe
 
 MODEL = "model-20000.pt"
 WIDEST = 2_400  # pixels of a picture; wider ones are thinned out
+PLOTTING = ["matplotlib.backends.backend_agg", "matplotlib.image", "matplotlib.pyplot"]
 AT_IMPORT = '; nothing may run at import: put it below `if __name__ == "__main__":`'
 
 
@@ -29,9 +30,8 @@ def answer(folder: Path, task: str, file: str, seed: int, seconds: float) -> Non
     """Write what the student's function does, or a sentence under the key "failure", and exit."""
     torch.set_num_threads(1)  # More threads would slow such small tensors down.
     inputs = ask(task, seed)
-    if file == VISUALIZE:
-        import matplotlib.image
-        import matplotlib.pyplot  # noqa: F401  # may write a list of fonts, which is denied later
+    for name in PLOTTING if file == VISUALIZE else ():
+        import_module(name)  # Matplotlib may write a list of fonts, which is denied later.
     enter(folder, seconds)
     sys.argv = [file]
     module = None

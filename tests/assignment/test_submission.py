@@ -115,19 +115,19 @@ def test_a_notebook_is_read_without_magics_and_without_what_would_run(found):
     cells = [
         "%matplotlib inline\nimport torch\n!pip install x\nfrom torch import nn",
         "%%bash\nrm -r results",
-        "SMALL = 1e-8\nprint(SMALL)\nmodel = train()",
+        "SMALL = (1e-8\n    % 1)\nprint(SMALL)\nmodel = train()",
         "%%time\n@torch.jit.ignore\ndef sample_gaussian(m, v):\n    %time 1\n    return m + SMALL",
         "class VAE(nn.Module):\n    pass",
         "def bound(self, x):\n    return x",
         "VAE.negative_elbo_bound = bound",
         "for epoch in range(10):\n    model = train()",
-        "This is prose.",
+        "A draft: def sample_gaussian(m, v)",
     ]
     sent = found({"solution.ipynb": notebook(*cells)})
     utils, vae = (sent.files[name] for name in (UTILS, VAE))
     lines = [line.strip() for line in utils.splitlines() if line.strip()]
-    assert lines[:3] == ["import torch", "SMALL = 1e-8", "@torch.jit.ignore"]
-    assert lines[3:] == ["def sample_gaussian(m, v):", "pass", "return m + SMALL"]
+    assert lines[:4] == ["import torch", "SMALL = (1e-8", "% 1)", "@torch.jit.ignore"]
+    assert lines[4:] == ["def sample_gaussian(m, v):", "pass", "return m + SMALL"]
     space = {}
     exec(vae, space)
     assert space["VAE"].negative_elbo_bound(None, 3) == 3
